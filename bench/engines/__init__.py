@@ -1,0 +1,28 @@
+"""One module per engine. Each offers some of these functions, and imports its library on top:
+
+- `set_up(threads)` fixes the number of threads; `version()` names the library and its version;
+- `trainer(network, x, labels, batch_size)` gives a function that trains one epoch, shuffling and
+  feeding included, and returns the epoch's mean loss and accuracy;
+- `predictor(network)` gives a function from images to probabilities, both NumPy arrays;
+- `operation(case, arrays)` gives a function without arguments that runs one op of `cases.py`.
+
+A module is imported only by the process that runs it (see `worker.py`).
+"""
+
+from __future__ import annotations
+
+# What each engine's name stands for: its module, and the options that its functions take.
+ENGINES: dict[str, tuple[str, dict[str, bool]]] = {
+    "convkit": ("engines.convkit_engine", {}),
+    "numpy": ("engines.numpy_engine", {}),
+    "torch": ("engines.torch_engine", {"compiled": False}),
+    "torch.compile": ("engines.torch_engine", {"compiled": True}),
+    "jax": ("engines.jax_engine", {}),
+    "tensorflow": ("engines.tensorflow_engine", {}),
+    "onnxruntime": ("engines.onnxruntime_engine", {}),
+}
+
+OWN = ("convkit", "numpy")
+TRAINERS = ("convkit", "torch", "torch.compile", "jax", "tensorflow")
+PREDICTORS = ("convkit", "onnxruntime", "torch", "torch.compile", "jax", "tensorflow")
+OPERATORS = ("convkit", "numpy", "torch", "jax", "tensorflow")

@@ -1,0 +1,210 @@
+"""JAX on the CPU; a whole epoch is one compiled `lax.scan`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from cases import Case
+from jax import lax
+from networks import Conv, Dense, Flatten, Network, Pool
+
+Array = jax.Array
+LEARNING_RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-7
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh": jnp.tanh}
+
+
+def set_up(threads: int) -> None:
+    """XLA sizes its thread pool by the processors that the process may use (see worker.py)."""
+
+
+def version() -> str:
+    return f"jax {jax.__version__}"
+
+
+def _logits(
+    network: Network, weights: list[Array], x: Array, conv2d: Callable[..., Array]
+) -> Array:
+    values = iter(weights)
+    for layer in network.layers:
+        match layer:
+            case Conv(_, _, padding):
+                x = conv2d(x, next(values), next(values), padding)
+            case Pool(size, "max"):
+                x = _max_pool2d(x, size)
+            case Pool(size):
+                x = _avg_pool2d(x, size)
+            case Flatten():
+                x = x.reshape(len(x), -1)
+            case Dense():
+                x = x @ next(values) + next(values)
+        activation = getattr(layer, "activation", None)
+        if activation:
+            x = ACTIVATIONS[activation](x)
+    return x
+
+
+def trainer(
+    network: Network, x: np.ndarray, labels: np.ndarray, batch_size: int
+) -> Callable[[], tuple[float, float]]:
+    images, targets = jnp.asarray(x), jnp.asarray(labels)
+    weights = [jnp.asarray(array) for array in network.weights()]
+    zeros = [jnp.zeros_like(array) for array in weights]
+    state = (weights, zeros, [array.copy() for array in zeros], jnp.zeros((), jnp.int32))
+    whole = len(x) // batch_size * batch_size
+
+    def loss(weights: list[Array], batch: Array, target: Array) -> tuple[Array, Array]:
+        logits = _logits(network, weights, batch, _conv2d_as_product)
+        logs = jax.nn.log_softmax(logits)
+        right = (logits.argmax(1) == target).sum()
+        return -jnp.take_along_axis(logs, target[:, None], 1).mean(), right
+
+    def step(state: Any, index: Array) -> tuple[Any, tuple[Array, Array]]:
+        weights, m, v, count = state
+        (value, right), gradients = jax.value_and_grad(loss, has_aux=True)(
+            weights, images[index], targets[index]
+        )
+        count = count + 1
+        rate = LEARNING_RATE * jnp.sqrt(1 - BETA_2**count) / (1 - BETA_1**count)
+        m = [BETA_1 * a + (1 - BETA_1) * g for a, g in zip(m, gradients, strict=True)]
+        v = [BETA_2 * a + (1 - BETA_2) * g * g for a, g in zip(v, gradients, strict=True)]
+        weights = [
+            w - rate * a / (jnp.sqrt(b) + EPSILON) for w, a, b in zip(weights, m, v, strict=True)
+        ]
+        return (weights, m, v, count), (value * len(index), right)
+
+    @partial(jax.jit, donate_argnums=0)
+    def run(state: Any, key: Array) -> tuple[Any, Array, Array]:
+        order = jax.random.permutation(key, len(images))
+        state, (losses, right) = lax.scan(step, state, order[:whole].reshape(-1, batch_size))
+        total, hits = losses.sum(), right.sum()
+        if whole < len(images):
+            state, (last_loss, last_right) = step(state, order[whole:])
+            total, hits = total + last_loss, hits + last_right
+        return state, total / len(images), hits / len(images)
+
+    key = jax.random.key(0)
+
+    def epoch() -> tuple[float, float]:
+        nonlocal state, key
+        key, use = jax.random.split(key)
+        state, mean_loss, accuracy = run(state, use)
+        return float(mean_loss), float(accuracy)
+
+    return epoch
+
+
+def predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
+    weights = [jnp.asarray(array) for array in network.weights()]
+    compiled = jax.jit(lambda x: jax.nn.softmax(_logits(network, weights, x, _conv2d)))
+    return lambda x: np.asarray(compiled(x))
+
+
+def operation(case: Case, arrays: list[np.ndarray]) -> Callable[[], Any]:
+    inputs = [jnp.asarray(array) for array in arrays]
+    op = partial(OPS[case.op], **case.arguments)
+    if not case.backward:
+        compiled = jax.jit(op)
+        return lambda: jax.block_until_ready(compiled(*inputs))
+    fixed = 1 if case.names[1] == "target" else 0
+
+    def gradients(dy: Array, *inputs: Array) -> tuple[Array, ...]:
+        return jax.vjp(partial(op, *inputs[:fixed]), *inputs[fixed:])[1](dy)
+
+    compiled = jax.jit(gradients)
+    return lambda: jax.block_until_ready(compiled(*inputs))
+
+
+def _conv2d(
+    x: Array, kernel: Array, bias: Array, padding: str, activation: str | None = None
+) -> Array:
+    y = lax.conv_general_dilated(
+        x, kernel, (1, 1), padding.upper(), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    y = y + bias
+    return jax.nn.relu(y) if activation else y
+
+
+def _dense(x: Array, kernel: Array, bias: Array, activation: str | None = None) -> Array:
+    y = x @ kernel + bias
+    return jax.nn.relu(y) if activation else y
+
+
+def _conv2d_as_product(x: Array, kernel: Array, bias: Array, padding: str) -> Array:
+    """The same by a product of matrices: inside a loop, XLA's convolutions are slow on the CPU."""
+    height, width, _, filters = kernel.shape
+    if padding == "same":
+        top, left = height // 2, width // 2
+        x = jnp.pad(x, ((0, 0), (top, top), (left, left), (0, 0)))
+    rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
+    windows = jnp.concatenate(
+        [x[:, i : i + rows, j : j + columns] for i in range(height) for j in range(width)], -1
+    )
+    return windows @ kernel.reshape(-1, filters) + bias
+
+
+def _windows(x: Array, pool_size: int) -> Array:
+    n, height, width, channels = x.shape
+    return x.reshape(n, height // pool_size, pool_size, width // pool_size, pool_size, channels)
+
+
+def _max_pool2d(x: Array, pool_size: int) -> Array:
+    return _windows(x, pool_size).max((2, 4))
+
+
+def _avg_pool2d(x: Array, pool_size: int) -> Array:
+    return _windows(x, pool_size).mean((2, 4))
+
+
+def _upsample2d(x: Array, size: int, interpolation: str) -> Array:
+    n, height, width, channels = x.shape
+    if interpolation == "nearest":
+        return jnp.repeat(jnp.repeat(x, size, 1), size, 2)
+    return jax.image.resize(x, (n, height * size, width * size, channels), "bilinear")
+
+
+def _categorical_crossentropy(target: Array, prediction: Array, from_logits: bool = False) -> Array:
+    logs = jax.nn.log_softmax(prediction) if from_logits else jnp.log(prediction)
+    return -(target * logs).sum(-1)
+
+
+def _sparse_categorical_crossentropy(
+    target: Array, prediction: Array, from_logits: bool = False
+) -> Array:
+    logs = jax.nn.log_softmax(prediction) if from_logits else jnp.log(prediction)
+    return -jnp.take_along_axis(logs, target[:, None], 1)[:, 0]
+
+
+def _binary_crossentropy(target: Array, prediction: Array, from_logits: bool = False) -> Array:
+    if from_logits:
+        loss = jax.nn.softplus(prediction) - prediction * target
+    else:
+        loss = -(target * jnp.log(prediction) + (1 - target) * jnp.log1p(-prediction))
+    return loss.mean(-1)
+
+
+OPS: dict[str, Callable[..., Array]] = {
+    "conv2d": _conv2d,
+    "dense": _dense,
+    "max_pool2d": _max_pool2d,
+    "avg_pool2d": _avg_pool2d,
+    "upsample2d": _upsample2d,
+    "relu": jax.nn.relu,
+    "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.2),
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+    "exp": jnp.exp,
+    "softmax": jax.nn.softmax,
+    "log_softmax": jax.nn.log_softmax,
+    "add": jnp.add,
+    "concatenate": lambda a, b: jnp.concatenate((a, b), -1),
+    "categorical_crossentropy": _categorical_crossentropy,
+    "sparse_categorical_crossentropy": _sparse_categorical_crossentropy,
+    "binary_crossentropy": _binary_crossentropy,
+    "mean_squared_error": lambda target, prediction: jnp.square(prediction - target).mean(-1),
+    "mean_absolute_error": lambda target, prediction: jnp.abs(prediction - target).mean(-1),
+}

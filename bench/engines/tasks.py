@@ -1,0 +1,120 @@
+"""What a worker is asked to do. Each task prepares an engine and gives the function of a round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy_baseline
+from cases import cases
+from data import random_data, training_data
+from networks import NETWORKS
+
+Reply = dict[str, Any]
+Round = Callable[[], Reply]
+PIECES = (1024, 256)
+
+
+def train(
+    module: ModuleType, options: Reply, network: str, batch_size: int, samples: int
+) -> tuple[Reply, Round]:
+    """A round is one epoch. The first, unmeasured, compiles what there is to compile."""
+    net = NETWORKS[network]
+    x, labels = training_data(net.input_shape, net.classes, samples)
+    epoch = module.trainer(net, x, labels, batch_size, **options)
+    epoch()
+
+    def run_round() -> Reply:
+        start = time.perf_counter()
+        loss, accuracy = epoch()
+        seconds = time.perf_counter() - start
+        return {"seconds": [seconds], "loss": loss, "accuracy": accuracy}
+
+    return {}, run_round
+
+
+def infer(
+    module: ModuleType, options: Reply, network: str, batches: list[int], target: float
+) -> tuple[Reply, Round]:
+    """A round runs the network on each of `batches` images, for `target` seconds each.
+
+    Some engines are faster on many images if they get them in pieces; each uses the size of piece
+    that is fastest in a trial.
+    """
+    net = NETWORKS[network]
+    x, _ = random_data(net.input_shape, net.classes, max(batches))
+    predict = module.predictor(net, **options)
+    calls, pieces = [], []
+    for batch in batches:
+        sizes = [batch, *(size for size in PIECES if size < batch)]
+        trials = [_in_pieces(predict, x[:batch], size, net.classes) for size in sizes]
+        best = min(range(len(sizes)), key=lambda i, trials=trials: _trial(trials[i]))
+        calls.append(trials[best])
+        pieces.append(sizes[best])
+    return {"pieces": pieces, "first": predict(x[:1])[0].tolist()}, _rounds(calls, target)
+
+
+def ops(
+    module: ModuleType, options: Reply, batches: list[int], target: float, only: str
+) -> tuple[Reply, Round]:
+    """A round runs each case of `cases.py` whose function contains `only`, for `target` seconds.
+
+    The reply holds the bytes that a case's arrays and results have.
+    """
+    calls, sizes = [], []
+    for case in cases(batches):
+        if only not in case.function:
+            continue
+        arrays = case.arrays()
+        calls.append(module.operation(case, arrays, **options))
+        results = _flat(case.bind(numpy_baseline, arrays)())
+        sizes.append(sum(array.nbytes for array in [*arrays, *results]))
+    return {"bytes": sizes}, _rounds(calls, target)
+
+
+TASKS: dict[str, Callable[..., tuple[Reply, Round]]] = {"train": train, "infer": infer, "ops": ops}
+
+
+def _rounds(calls: list[Callable[[], Any]], target: float) -> Round:
+    """Measures each call, repeated to last about `target` seconds; the mean of one call."""
+    repeats = [max(1, round(target / _trial(call))) for call in calls]
+
+    def run_round() -> Reply:
+        return {"seconds": [_time(call, n) for call, n in zip(calls, repeats, strict=True)]}
+
+    return run_round
+
+
+def _trial(call: Callable[[], Any]) -> float:
+    _time(call, 2)  # the first calls compile, allocate and start threads
+    return min(_time(call, 1) for _ in range(3))
+
+
+def _time(call: Callable[[], Any], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
+def _in_pieces(
+    predict: Callable[[np.ndarray], np.ndarray], x: np.ndarray, size: int, classes: int
+) -> Callable[[], np.ndarray]:
+    if size >= len(x):
+        return lambda: predict(x)
+
+    def run() -> np.ndarray:
+        result = np.empty((len(x), classes), np.float32)
+        for start in range(0, len(x), size):
+            result[start : start + size] = predict(x[start : start + size])
+        return result
+
+    return run
+
+
+def _flat(result: Any) -> list[np.ndarray]:
+    """The arrays of a result that may be one or several."""
+    return list(result) if isinstance(result, list | tuple) else [result]

@@ -1,0 +1,200 @@
+"""TensorFlow; a whole epoch is one `tf.function`, and Adam its fused kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from cases import Case
+from networks import Conv, Dense, Flatten, Network, Pool
+
+ACTIVATIONS = {"relu": tf.nn.relu, "tanh": tf.tanh}
+LEARNING_RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-7
+
+
+def set_up(threads: int) -> None:
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    tf.random.set_seed(0)
+
+
+def version() -> str:
+    return f"tensorflow {tf.__version__}"
+
+
+def _logits(network: Network, weights: list[Any], x: tf.Tensor) -> tf.Tensor:
+    values = iter(weights)
+    for layer in network.layers:
+        match layer:
+            case Conv(_, _, padding):
+                x = tf.nn.bias_add(tf.nn.conv2d(x, next(values), 1, padding.upper()), next(values))
+            case Pool(size, "max"):
+                x = tf.nn.max_pool2d(x, size, size, "VALID")
+            case Pool(size):
+                x = tf.nn.avg_pool2d(x, size, size, "VALID")
+            case Flatten():
+                x = tf.reshape(x, (-1, np.prod(x.shape[1:])))
+            case Dense():
+                x = tf.nn.bias_add(x @ next(values), next(values))
+        activation = getattr(layer, "activation", None)
+        if activation:
+            x = ACTIVATIONS[activation](x)
+    return x
+
+
+def trainer(
+    network: Network, x: np.ndarray, labels: np.ndarray, batch_size: int
+) -> Callable[[], tuple[float, float]]:
+    images, targets = tf.constant(x), tf.constant(labels)
+    samples, whole = len(x), len(x) // batch_size * batch_size
+    weights = [tf.Variable(array) for array in network.weights()]
+    m = [tf.Variable(tf.zeros_like(array)) for array in weights]
+    v = [tf.Variable(tf.zeros_like(array)) for array in weights]
+    powers = [tf.Variable(BETA_1), tf.Variable(BETA_2)]
+
+    def step(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        batch, target = tf.gather(images, index), tf.gather(targets, index)
+        with tf.GradientTape() as tape:
+            logits = _logits(network, weights, batch)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(target, logits)
+            loss = tf.reduce_mean(losses)
+        for variable, a, b, gradient in zip(
+            weights, m, v, tape.gradient(loss, weights), strict=True
+        ):
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle,
+                m=a.handle,
+                v=b.handle,
+                beta1_power=powers[0],
+                beta2_power=powers[1],
+                lr=LEARNING_RATE,
+                beta1=BETA_1,
+                beta2=BETA_2,
+                epsilon=EPSILON,
+                grad=gradient,
+            )
+        powers[0].assign(powers[0] * BETA_1)
+        powers[1].assign(powers[1] * BETA_2)
+        right = tf.argmax(logits, 1, tf.int32) == target
+        return tf.reduce_sum(losses), tf.math.count_nonzero(right, dtype=tf.int32)
+
+    @tf.function
+    def run() -> tuple[tf.Tensor, tf.Tensor]:
+        order = tf.random.shuffle(tf.range(samples))
+        total, hits = tf.constant(0.0), tf.constant(0)
+        for start in tf.range(0, whole, batch_size):
+            loss, right = step(tf.ensure_shape(order[start : start + batch_size], (batch_size,)))
+            total += loss
+            hits += right
+        if whole < samples:
+            loss, right = step(order[whole:])
+            total += loss
+            hits += right
+        return total, hits
+
+    def epoch() -> tuple[float, float]:
+        total, hits = run()
+        return float(total) / samples, int(hits) / samples
+
+    return epoch
+
+
+def predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
+    weights = [tf.constant(array) for array in network.weights()]
+    run = tf.function(lambda x: tf.nn.softmax(_logits(network, weights, x)))
+    return lambda x: run(tf.constant(x)).numpy()
+
+
+def operation(case: Case, arrays: list[np.ndarray]) -> Callable[[], Any]:
+    inputs = [tf.constant(array) for array in arrays]
+    op = partial(OPS[case.op], **case.arguments)
+    if not case.backward:
+        return partial(tf.function(op), *inputs)
+    first = 1 if case.names[1] == "target" else 0
+
+    def gradients(dy: tf.Tensor, *inputs: tf.Tensor) -> list[tf.Tensor]:
+        wanted = list(inputs[first:])
+        with tf.GradientTape() as tape:
+            tape.watch(wanted)
+            y = op(*inputs)
+        return tape.gradient(y, wanted, dy)
+
+    return partial(tf.function(gradients), *inputs)
+
+
+def _conv2d(
+    x: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    padding: str,
+    activation: str | None = None,
+) -> tf.Tensor:
+    y = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, padding.upper()), bias)
+    return tf.nn.relu(y) if activation else y
+
+
+def _dense(
+    x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, activation: str | None = None
+) -> tf.Tensor:
+    y = tf.nn.bias_add(x @ kernel, bias)
+    return tf.nn.relu(y) if activation else y
+
+
+def _upsample2d(x: tf.Tensor, size: int, interpolation: str) -> tf.Tensor:
+    return tf.image.resize(x, (x.shape[1] * size, x.shape[2] * size), interpolation)
+
+
+def _categorical_crossentropy(
+    target: tf.Tensor, prediction: tf.Tensor, from_logits: bool = False
+) -> tf.Tensor:
+    if from_logits:
+        return tf.nn.softmax_cross_entropy_with_logits(target, prediction)
+    return -tf.reduce_sum(target * tf.math.log(prediction), -1)
+
+
+def _sparse_categorical_crossentropy(
+    target: tf.Tensor, prediction: tf.Tensor, from_logits: bool = False
+) -> tf.Tensor:
+    if from_logits:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(target, prediction)
+    return -tf.math.log(tf.gather(prediction, target, batch_dims=1))
+
+
+def _binary_crossentropy(
+    target: tf.Tensor, prediction: tf.Tensor, from_logits: bool = False
+) -> tf.Tensor:
+    if from_logits:
+        loss = tf.nn.sigmoid_cross_entropy_with_logits(target, prediction)
+    else:
+        loss = -(target * tf.math.log(prediction) + (1 - target) * tf.math.log1p(-prediction))
+    return tf.reduce_mean(loss, -1)
+
+
+OPS: dict[str, Callable[..., tf.Tensor]] = {
+    "conv2d": _conv2d,
+    "dense": _dense,
+    "max_pool2d": lambda x, pool_size: tf.nn.max_pool2d(x, pool_size, pool_size, "VALID"),
+    "avg_pool2d": lambda x, pool_size: tf.nn.avg_pool2d(x, pool_size, pool_size, "VALID"),
+    "upsample2d": _upsample2d,
+    "relu": tf.nn.relu,
+    "leaky_relu": lambda x: tf.nn.leaky_relu(x, 0.2),
+    "sigmoid": tf.sigmoid,
+    "tanh": tf.tanh,
+    "exp": tf.exp,
+    "softmax": tf.nn.softmax,
+    "log_softmax": tf.nn.log_softmax,
+    "add": tf.add,
+    "concatenate": lambda a, b: tf.concat((a, b), -1),
+    "categorical_crossentropy": _categorical_crossentropy,
+    "sparse_categorical_crossentropy": _sparse_categorical_crossentropy,
+    "binary_crossentropy": _binary_crossentropy,
+    "mean_squared_error": lambda target, prediction: tf.reduce_mean(
+        tf.math.squared_difference(prediction, target), -1
+    ),
+    "mean_absolute_error": lambda target, prediction: tf.reduce_mean(
+        tf.abs(prediction - target), -1
+    ),
+}

@@ -1,0 +1,135 @@
+"""Tables, pictures and JSON of what was measured, with the machine it was measured on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from driver import Result
+
+INSTRUCTION_SETS = ("avx512f", "avx2", "avx", "asimd")
+
+
+def hardware(threads: int) -> str:
+    """One line: processor, widest instruction set, threads, Python."""
+    name, flags = platform.processor() or platform.machine(), ""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = (part.strip() for part in line.partition(":"))
+        if key == "model name":
+            name = value
+        elif key in ("flags", "Features"):
+            flags = value
+    widest = next((name for name in INSTRUCTION_SETS if name in flags.split()), "unknown")
+    return f"{name}, {widest}, {threads} threads, Python {platform.python_version()}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its columns aligned: text to the left, numbers to the right."""
+    columns = list(zip(head, *rows, strict=True))
+    widths = [max(len(cell) for cell in column) for column in columns]
+    numbers = [all(cell[:1] in "0123456789-" for cell in column[1:]) for column in columns]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = [
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(cells, widths, numbers, strict=True)
+        ]
+        return "| " + " | ".join(aligned) + " |"
+
+    rule = [
+        "-" * (width - 1) + (":" if number else "-")
+        for width, number in zip(widths, numbers, strict=True)
+    ]
+    return "\n".join([line(head), line(rule), *map(line, rows)])
+
+
+def duration(seconds: float) -> str:
+    """Three digits in the unit that fits, from microseconds to seconds."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= scale:
+            return f"{digits(seconds / scale)} {unit}"
+    return f"{digits(seconds / 1e-6)} µs"
+
+
+def digits(value: float) -> str:
+    """At least three significant digits, with commas."""
+    if value <= 0 or not math.isfinite(value):
+        return f"{value}"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
+
+
+@dataclass
+class Bars:
+    """What a picture shows: a group per setting, and in it a bar per engine."""
+
+    unit: str
+    groups: list[str]
+    values: dict[str, list[float]]
+    logarithmic: bool = False
+
+
+def publish(
+    benchmark: str,
+    what: str,
+    arguments: argparse.Namespace,
+    results: Sequence[Result],
+    rows: Sequence[dict[str, Any]],
+    text: str,
+    bars: Bars,
+) -> None:
+    """Prints the table under a head that says what ran where; writes --json and draws --plot."""
+    machine = hardware(arguments.threads)
+    versions = ", ".join(dict.fromkeys(result.version for result in results))
+    print(f"{what}\n{machine}\n{versions}\n\n{text}")
+    if arguments.json:
+        content = {
+            "benchmark": benchmark,
+            "what": what,
+            "machine": machine,
+            "versions": versions,
+            "rows": rows,
+        }
+        written = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        arguments.json.write_text(written, encoding="utf-8")
+    if arguments.plot:
+        _plot(arguments.plot, f"{what}\n{machine}", bars)
+
+
+def _plot(path: Path, title: str, bars: Bars) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    thickness = 0.8 / max(1, len(bars.values))
+    height = 1.2 + 0.24 * len(bars.groups) * (len(bars.values) + 1)
+    figure, axes = plt.subplots(figsize=(9, height), layout="constrained")
+    for number, (name, values) in enumerate(bars.values.items()):
+        places = [
+            i + (number - (len(bars.values) - 1) / 2) * thickness for i in range(len(bars.groups))
+        ]
+        drawn = axes.barh(places, values, thickness * 0.92, label=name)
+        texts = ["" if math.isnan(value) else digits(value) for value in values]
+        axes.bar_label(drawn, texts, padding=3, fontsize=8)
+    axes.set_yticks(range(len(bars.groups)), bars.groups)
+    axes.invert_yaxis()
+    axes.margins(x=0.12, y=0.02)
+    if bars.logarithmic:
+        axes.set_xscale("log")
+    axes.set_xlabel(bars.unit)
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(bars.values) > 1:
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

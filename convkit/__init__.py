@@ -1,0 +1,103 @@
+"""convkit: small convolutional networks at full speed.
+
+Hand-written C++ kernels for convolution, pooling, up-sampling and dense layers on NumPy arrays
+(`convkit.ops`), and a Keras-shaped API on top of them (`convkit.Sequential`, `convkit.layers`, …).
+Submodules are loaded when they are first used, so that `import convkit` costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+try:
+    from convkit import _core
+except ImportError as error:
+    if getattr(error, "name", None) not in ("convkit._core", None) or "_core" not in str(error):
+        raise
+    raise ImportError(
+        "convkit: the compiled part (convkit._core) is missing. Python found the sources rather "
+        "than an installed package: run `pip install .` (or `pip install -e .` to work on them) "
+        "in the folder with pyproject.toml, or start Python somewhere else."
+    ) from error
+
+from convkit.config import get_num_threads, set_num_threads
+
+__version__: str = _core.__version__
+
+_SUBMODULES = (
+    "activations",
+    "callbacks",
+    "config",
+    "datasets",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "ops",
+    "optimizers",
+    "plot",
+    "utils",
+)
+_NAMES = {
+    "Input": "convkit.layers",
+    "Model": "convkit.models",
+    "Perceptron": "convkit.perceptron",
+    "Sequential": "convkit.models",
+}
+
+if TYPE_CHECKING:
+    from convkit import (
+        activations,
+        callbacks,
+        config,
+        datasets,
+        initializers,
+        layers,
+        losses,
+        metrics,
+        models,
+        ops,
+        optimizers,
+        plot,
+        utils,
+    )
+    from convkit.layers import Input
+    from convkit.models import Model, Sequential
+    from convkit.perceptron import Perceptron
+
+__all__ = [
+    "Input",
+    "Model",
+    "Perceptron",
+    "Sequential",
+    "__version__",
+    "activations",
+    "callbacks",
+    "config",
+    "datasets",
+    "get_num_threads",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "ops",
+    "optimizers",
+    "plot",
+    "set_num_threads",
+    "utils",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"convkit.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'convkit' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,47 @@
+"""Activations by name, as layers take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from convkit import geometry
+from convkit.ops import activation as _ops
+
+relu = _ops.relu
+leaky_relu = _ops.leaky_relu
+sigmoid = _ops.sigmoid
+tanh = _ops.tanh
+exponential = _ops.exp
+softmax = _ops.softmax
+log_softmax = _ops.log_softmax
+
+
+def linear(x: Any) -> Any:
+    """x as it is."""
+    return x
+
+
+NAMES: dict[str, Callable[[Any], Any]] = {
+    "linear": linear,
+    "relu": relu,
+    "leaky_relu": leaky_relu,
+    "sigmoid": sigmoid,
+    "tanh": tanh,
+    "exponential": exponential,
+    "exp": exponential,
+    "softmax": softmax,
+    "log_softmax": log_softmax,
+}
+
+
+def get(identifier: Any) -> Callable[[Any], Any]:
+    """An activation from its name, a function made of `convkit.ops`, or None (linear)."""
+    if identifier is None:
+        return linear
+    if isinstance(identifier, str):
+        name = geometry.choice("activations.get", "activation", identifier, tuple(NAMES))
+        return NAMES[name]
+    if callable(identifier):
+        return identifier  # type: ignore[no-any-return]
+    raise TypeError(f"activations.get: expected a name or a function, got {identifier!r}")

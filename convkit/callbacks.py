@@ -1,0 +1,137 @@
+"""Callbacks: what `fit` calls as it goes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+Logs = dict[str, float]
+
+
+class Callback:
+    """Base class; override what you need.
+
+    Attributes:
+        model: the model that is trained. Set `model.stop_training = True` to end after the epoch.
+        params: {"epochs", "steps", "verbose"} of this `fit`.
+
+    A callback that overrides a method on batches is called at every batch; without one, `fit` goes
+    on for many batches before it comes back to Python.
+    """
+
+    model: Any = None
+    params: dict[str, Any]
+
+    def set_model(self, model: Any) -> None:
+        self.model = model
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        self.params = params
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Before the first epoch."""
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """After the last epoch."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Before an epoch, counted from 0."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """After an epoch and its validation; logs hold loss, metrics and val_ values."""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Before a batch, counted from 0 in each epoch."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """After a batch; logs hold the means of the epoch so far."""
+
+
+class History(Callback):
+    """What `fit` returns.
+
+    Attributes:
+        history: {"loss": [...], "accuracy": [...], "val_loss": [...], ...}, a value per epoch.
+        epoch: the numbers of the epochs.
+    """
+
+    def __init__(self) -> None:
+        self.history: dict[str, list[float]] = {}
+        self.epoch: list[int] = []
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self.epoch.append(epoch)
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(value)
+
+
+class ProgressBar(Callback):
+    """One bar per epoch, on standard error: step, time left, running loss and metrics.
+
+    Args:
+        one_line: no bar, but a line per epoch (`verbose=2`).
+    """
+
+    def __init__(self, one_line: bool = False) -> None:
+        self.one_line = one_line
+        self._bar: Any = None
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        from tqdm import tqdm
+
+        epochs = self.params["epochs"]
+        if not self.one_line:
+            print(f"Epoch {epoch + 1}/{epochs}", file=sys.stderr)
+        self._bar = tqdm(
+            total=self.params["steps"],
+            disable=self.one_line,
+            unit="step",
+            dynamic_ncols=True,
+            bar_format="{n_fmt}/{total_fmt} {bar:20} {elapsed}<{remaining}, {rate_fmt}{postfix}",
+        )
+
+    def progress(self, step: int, logs: Logs) -> None:
+        """Moves the bar to a step."""
+        self._bar.set_postfix_str(describe(logs), refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self.close(logs)
+        if self.one_line:
+            epochs = self.params["epochs"]
+            print(f"Epoch {epoch + 1}/{epochs} - {describe(logs or {})}", file=sys.stderr)
+
+    def close(self, logs: Logs | None = None) -> None:
+        """Leaves the bar as it stands, with the last logs."""
+        if self._bar is not None:
+            if logs:
+                self._bar.set_postfix_str(describe(logs))
+            self._bar.close()
+            self._bar = None
+
+
+def describe(logs: Logs) -> str:
+    """accuracy: 0.9812 - loss: 0.0584"""
+    return " - ".join(f"{name}: {value:.4f}" for name, value in logs.items())
+
+
+class CallbackList:
+    """Calls every callback in turn."""
+
+    def __init__(self, callbacks: Iterable[Callback], model: Any, params: dict[str, Any]) -> None:
+        self.callbacks = list(callbacks)
+        for callback in self.callbacks:
+            if not isinstance(callback, Callback):
+                raise TypeError(f"fit: expected callbacks to be Callback objects, got {callback!r}")
+            callback.set_model(model)
+            callback.set_params(params)
+        self.every_batch = any(
+            getattr(type(callback), name) is not getattr(Callback, name)
+            for callback in self.callbacks
+            for name in ("on_train_batch_begin", "on_train_batch_end")
+        )
+
+    def __call__(self, event: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(*arguments)

@@ -1,0 +1,37 @@
+"""Settings of the process: threads and the default dtype."""
+
+from __future__ import annotations
+
+from convkit import _core
+from convkit.geometry import choice, integer
+
+_floatx = "float32"
+
+
+def set_num_threads(threads: int) -> None:
+    """Sets how many threads kernels and programs use at most. Results do not depend on it.
+
+    Args:
+        threads: at least 1.
+    """
+    _core.set_num_threads(integer("set_num_threads", "threads", threads, 1))
+
+
+def get_num_threads() -> int:
+    """How many threads kernels and programs use at most.
+
+    At first the least of the processors that the process may use, its control group's quota, and
+    OMP_NUM_THREADS.
+    """
+    return int(_core.get_num_threads())
+
+
+def floatx() -> str:
+    """The dtype of new layers: "float32", unless set otherwise."""
+    return _floatx
+
+
+def set_floatx(dtype: str) -> None:
+    """Sets the dtype of new layers: "float32" or "float64"."""
+    global _floatx
+    _floatx = choice("set_floatx", "dtype", dtype, ("float32", "float64"))

@@ -1,0 +1,190 @@
+"""The gradient of every kernel: the one place where it is said.
+
+A rule takes a call (spec, n, inputs, outputs), the gradients of its outputs and which inputs need a
+gradient, and gives one gradient per input, None where there is none. It is made of kernel calls, so
+the same rule serves arrays (`ops.conv2d_backward`) and symbols (`fit`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from convkit import _core
+from convkit.geometry import samples
+from convkit.graph import Node, Symbol, Variable, call, ordered_nodes, reshape
+
+Rule = Callable[..., list[Any]]
+RULES: dict[str, Rule] = {}
+
+
+class Call:
+    """One kernel call as a rule sees it."""
+
+    def __init__(
+        self,
+        spec: Any,
+        n: int | None,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        dtype: str,
+        needs: Sequence[bool],
+        out: Sequence[Any] | None = None,
+    ) -> None:
+        self.spec = spec
+        self.n = n
+        self.inputs = inputs
+        self.outputs = outputs
+        self.dtype = dtype
+        self.needs = needs
+        self._out = out
+
+    def target(self, index: int) -> Any:
+        """Where input `index`'s gradient goes: a shape, an array given for it, None if unneeded."""
+        if not self.needs[index] or self.inputs[index] is None:
+            return None
+        if self._out is not None and self._out[index] is not None:
+            return self._out[index]
+        return tuple(self.inputs[index].shape)
+
+    def kernel(self, name: str, inputs: Sequence[Any], targets: Sequence[Any]) -> list[Any]:
+        """Calls the backward kernel, unless nothing of it is needed."""
+        if all(target is None for target in targets):
+            return [None] * len(targets)
+        return call(name, self.spec, self.n, inputs, targets, self.dtype)
+
+
+def rule(*kernels: str) -> Callable[[Rule], Rule]:
+    """Registers the gradient rule of the kernels of these names."""
+
+    def register(function: Rule) -> Rule:
+        for kernel in kernels:
+            RULES[kernel] = function
+        return function
+
+    return register
+
+
+def backward(kernel: str, dy: Any, one: Call) -> list[Any]:
+    """The gradients of one call's inputs, given that of its (first) output."""
+    return RULES[kernel](kernel, one, dy)
+
+
+@rule("conv2d", "dense")
+def _weighted(kernel: str, c: Call, dy: Any) -> list[Any]:
+    x, weights, bias = c.inputs
+    dx = c.kernel(f"{kernel}_backward_input", [dy, weights], [c.target(0)])
+    if c.target(1) is None and c.target(2) is None:
+        return [*dx, None, None]
+    # One kernel gives both; where the bias alone is asked for, dkernel is made and dropped.
+    dkernel = c.target(1) if c.target(1) is not None else tuple(weights.shape)
+    results = c.kernel(f"{kernel}_backward_kernel", [dy, x], [dkernel, c.target(2)])
+    return [*dx, results[0] if c.target(1) is not None else None, results[1]]
+
+
+@rule("max_pool2d")
+def _max_pool2d(kernel: str, c: Call, dy: Any) -> list[Any]:
+    return c.kernel("max_pool2d_backward", [dy, c.inputs[0]], [c.target(0)])
+
+
+@rule("avg_pool2d", "upsample2d", "mean")
+def _linear(kernel: str, c: Call, dy: Any) -> list[Any]:
+    return c.kernel(f"{kernel}_backward", [dy], [c.target(0)])
+
+
+@rule("activation", "softmax", "log_softmax")
+def _from_output(kernel: str, c: Call, dy: Any) -> list[Any]:
+    return c.kernel(f"{kernel}_backward", [dy, c.outputs[0]], [c.target(0)])
+
+
+@rule("add")
+def _add(kernel: str, c: Call, dy: Any) -> list[Any]:
+    return [dy if c.target(i) is not None else None for i in range(2)]
+
+
+@rule("concatenate")
+def _concatenate(kernel: str, c: Call, dy: Any) -> list[Any]:
+    return c.kernel("concatenate_backward", [dy], [c.target(0), c.target(1)])
+
+
+@rule("transpose")
+def _transpose(kernel: str, c: Call, dy: Any) -> list[Any]:
+    if c.target(0) is None:
+        return [None]
+    spec = _core.Transpose(rows=c.spec.columns, columns=c.spec.rows)
+    return call("transpose", spec, c.n, [dy], [c.target(0)], c.dtype)
+
+
+@rule("dropout")
+def _dropout(kernel: str, c: Call, dy: Any) -> list[Any]:
+    return [*c.kernel("dropout", [dy, c.inputs[1]], [c.target(0)]), None]
+
+
+@rule(
+    "categorical_crossentropy",
+    "binary_crossentropy",
+    "mean_squared_error",
+    "mean_absolute_error",
+)
+def _loss(kernel: str, c: Call, dy: Any) -> list[Any]:
+    target, prediction = c.inputs
+    return c.kernel(f"{kernel}_backward", [dy, target, prediction], [c.target(0), c.target(1)])
+
+
+@rule("sparse_categorical_crossentropy")
+def _sparse_loss(kernel: str, c: Call, dy: Any) -> list[Any]:
+    target, prediction = c.inputs
+    return [None, *c.kernel(f"{kernel}_backward", [dy, target, prediction], [c.target(1)])]
+
+
+def gradients(loss: Symbol, wanted: Sequence[Symbol]) -> list[Symbol | None]:
+    """d(loss) / d(symbol) for each wanted symbol; None where the loss does not depend on it.
+
+    Args:
+        loss: a symbol that is the result of a `mean` node, the scalar to be differentiated.
+    """
+    nodes = ordered_nodes([loss])
+    leads = {id(symbol) for symbol in wanted}  # symbols on the way to what is wanted
+    for node in nodes:
+        if any(id(value) in leads for value in node.inputs if value is not None):
+            leads.update(id(output) for output in node.outputs if output is not None)
+
+    found: dict[int, Any] = {id(loss): _one(loss.dtype)}
+    for node in reversed(nodes):
+        dys = [None if output is None else found.get(id(output)) for output in node.outputs]
+        if not dys or dys[0] is None or not any(id(o) in leads for o in node.outputs):
+            continue
+        for value, gradient in zip(node.inputs, _node_gradients(node, dys[0], leads), strict=True):
+            if value is None or gradient is None:
+                continue
+            other = found.get(id(value))
+            found[id(value)] = gradient if other is None else _sum(other, gradient)
+    return [found.get(id(symbol)) for symbol in wanted]
+
+
+def _one(dtype: str) -> Symbol:
+    return Variable(np.ones(1, dtype), "one", trainable=False).symbol
+
+
+def _node_gradients(node: Node, dy: Any, leads: set[int]) -> list[Any]:
+    needs = [value is not None and id(value) in leads for value in node.inputs]
+    if node.kernel == "reshape":
+        source = node.inputs[0]
+        assert source is not None
+        return [reshape(dy, source.shape)]
+    if node.kernel not in RULES:
+        raise ValueError(f"gradients: expected kernels with a gradient, got {node.kernel}")
+    output = node.outputs[0]
+    assert output is not None
+    one = Call(node.spec, None, node.inputs, node.outputs, output.dtype, needs)
+    return backward(node.kernel, dy, one)
+
+
+def _sum(a: Symbol, b: Symbol) -> Symbol:
+    from convkit.geometry import samples
+
+    spec = _core.Elementwise(size=samples(a.shape)[1])
+    result: Symbol = call("add", spec, None, [a, b], [a.shape], a.dtype)[0]
+    return result

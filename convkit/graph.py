@@ -1,0 +1,220 @@
+"""One way to call a kernel, on arrays (it runs) or on symbols (it is recorded).
+
+`call` is the seam between the public functions and the two ways to reach a kernel. What is recorded
+is a graph of nodes, each one kernel call; `convkit.program` turns it into a native program.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from convkit import _core
+from convkit.geometry import Shape
+
+_sequence = itertools.count()
+
+
+class Variable:
+    """A named array that stays: a parameter, an optimizer's state, a counter.
+
+    Attributes:
+        name: what it is called in messages and files.
+        value: the array. Assign to it with `assign`, so that programs go on seeing it.
+        trainable: whether `fit` changes it.
+    """
+
+    def __init__(self, value: np.ndarray, name: str, trainable: bool = True) -> None:
+        self.name = name
+        self.value = np.array(value, order="C")
+        self.trainable = trainable
+        self.symbol = Symbol(self.value.shape, str(self.value.dtype), place="state", variable=self)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def dtype(self) -> str:
+        return str(self.value.dtype)
+
+    def numpy(self) -> np.ndarray:
+        """A copy of the value."""
+        return self.value.copy()
+
+    def assign(self, value: object) -> None:
+        """Writes a value of the same shape into the variable."""
+        array = np.asarray(value)
+        if array.shape != self.value.shape:
+            raise ValueError(
+                f"{self.name}: expected a value of shape {self.value.shape}, got {array.shape}"
+            )
+        self.value[...] = array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.value, dtype=dtype)
+
+    def __repr__(self) -> str:
+        return f"<Variable {self.name}, shape {self.shape}, {self.dtype}>"
+
+
+class Symbol:
+    """A value that is not known yet.
+
+    Attributes:
+        shape: sizes; the first is None where there is one row per sample.
+        dtype: "float32", "float64", "int32", …
+        place: "arena" (the result of a node), "fed" (one row per sample, given at each run),
+            "source" (an array from which rows are gathered) or "state" (a variable).
+        node, variable: what makes it, what it stands for.
+        history: (layer, inputs) if a layer's call returned it.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        dtype: str,
+        *,
+        place: str = "arena",
+        node: Node | None = None,
+        variable: Variable | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.shape = tuple(shape)
+        self.dtype = dtype
+        self.place = place
+        self.node = node
+        self.variable = variable
+        self.name = name
+        self.history: tuple[Any, list[Symbol]] | None = None
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __repr__(self) -> str:
+        return f"<Symbol shape {self.shape}, {self.dtype}>"
+
+
+class Node:
+    """One kernel call, or a new shape for the same memory (kernel "reshape")."""
+
+    def __init__(
+        self, kernel: str, spec: Any, inputs: Sequence[Symbol | None], outputs: Sequence[Any]
+    ) -> None:
+        self.kernel = kernel
+        self.spec = spec
+        self.inputs = list(inputs)
+        self.outputs: list[Symbol | None] = list(outputs)
+        self.sequence = next(_sequence)  # a graph's nodes run in the order of recording
+
+    def __repr__(self) -> str:
+        return f"<Node {self.kernel} {self.spec}>"
+
+
+def is_symbolic(values: Iterable[object]) -> bool:
+    """Whether a call on these values is to be recorded."""
+    return any(isinstance(value, Symbol) for value in values)
+
+
+def symbol_of(value: object) -> Any:
+    """A symbol for a symbol, a variable or an array; None stays None."""
+    if value is None or isinstance(value, Symbol):
+        return value
+    if isinstance(value, Variable):
+        return value.symbol
+    return Variable(np.asarray(value), "constant", trainable=False).symbol
+
+
+def array_of(value: object) -> Any:
+    """The array of a variable; anything else as it is."""
+    return value.value if isinstance(value, Variable) else value
+
+
+def call(
+    kernel: str,
+    spec: Any,
+    n: int | None,
+    inputs: Sequence[Any],
+    outputs: Sequence[Shape | np.ndarray | None],
+    dtype: str,
+) -> list[Any]:
+    """Runs a kernel on arrays, or records it where an input is a symbol.
+
+    An output is the shape of a result to make, an array to write to, or None for a result that
+    nobody needs. Returns the outputs in order.
+    """
+    if is_symbolic(inputs):
+        node = Node(kernel, spec, [symbol_of(value) for value in inputs], [])
+        node.outputs = [
+            None if shape is None else Symbol(tuple(shape), dtype, node=node) for shape in outputs
+        ]
+        return list(node.outputs)
+    results = [
+        out if out is None or isinstance(out, np.ndarray) else np.empty(out, dtype)  # type: ignore[arg-type]
+        for out in outputs
+    ]
+    _core.run_kernel(kernel, spec, n, dtype, (*inputs, *results))
+    return results
+
+
+def update(kernel: str, spec: Any, inputs: Sequence[Symbol | None]) -> Node:
+    """Records a kernel that changes variables among its inputs and has no other output."""
+    return Node(kernel, spec, inputs, [])
+
+
+def reshape(x: Any, shape: Shape) -> Any:
+    """The same values in the same order under another shape."""
+    if not isinstance(x, Symbol):
+        return x.reshape(shape)
+    node = Node("reshape", None, [x], [])
+    node.outputs = [Symbol(shape, x.dtype, node=node)]
+    return node.outputs[0]
+
+
+def root(symbol: Symbol) -> Symbol:
+    """The symbol whose memory this one is a view of."""
+    while symbol.node is not None and symbol.node.kernel == "reshape":
+        source = symbol.node.inputs[0]
+        assert source is not None
+        symbol = source
+    return symbol
+
+
+def ordered_nodes(targets: Iterable[Symbol | Node]) -> list[Node]:
+    """All nodes that the targets depend on, in the order of their recording."""
+    found: dict[int, Node] = {}
+    stack: list[Any] = list(targets)
+    while stack:
+        item = stack.pop()
+        node = item.node if isinstance(item, Symbol) else item
+        if node is None or node.sequence in found:
+            continue
+        found[node.sequence] = node
+        stack.extend(value for value in node.inputs if value is not None)
+    return [found[sequence] for sequence in sorted(found)]
+
+
+# What a step does after its gradients are known: counters of random numbers that move on.
+_after_step: list[Callable[[], Node]] | None = None
+
+
+@contextmanager
+def training_step() -> Iterator[list[Callable[[], Node]]]:
+    """While a training step is recorded: collects what `after_step` asks for."""
+    global _after_step
+    outer, _after_step = _after_step, []
+    try:
+        yield _after_step
+    finally:
+        _after_step = outer
+
+
+def after_step(record: Callable[[], Node]) -> None:
+    """Has `record` called at the end of the training step that is being recorded, if any."""
+    if _after_step is not None:
+        _after_step.append(record)

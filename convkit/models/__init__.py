@@ -1,0 +1,6 @@
+"""Models: `Sequential`, the functional `Model`, and networks by name."""
+
+from convkit.models.model import Model, Sequential
+from convkit.models.zoo import lenet
+
+__all__ = ["Model", "Sequential", "lenet"]

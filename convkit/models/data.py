@@ -1,0 +1,74 @@
+"""Arrays as models take them: checked against the model, in a dtype that programs read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from convkit import geometry
+from convkit.array import label_array
+from convkit.geometry import Shape
+from convkit.losses import Loss
+from convkit.program import SOURCE_TYPES
+
+
+def source(op: str, name: str, value: Any, dtype: str) -> np.ndarray:
+    """A contiguous array of a dtype that programs read, without a copy where it is one already."""
+    if hasattr(value, "__cuda_array_interface__"):
+        raise TypeError(f"{op}: expected {name} to be a NumPy array, got an array on a GPU")
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{op}: expected {name} to hold real numbers, got dtype {array.dtype}")
+    if not array.ndim:
+        raise geometry.fail(op, f"{name} with one row per sample", "a number")
+    if array.dtype.newbyteorder("=").name not in SOURCE_TYPES:
+        return np.require(array, dtype, ["C", "A"])
+    return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
+
+
+def inputs(op: str, x: Any, shape: Shape, dtype: str) -> np.ndarray:
+    """x for a model whose inputs have this shape."""
+    array = source(op, "x", x, dtype)
+    if array.shape[1:] != tuple(shape[1:]):
+        raise geometry.fail(op, f"x of shape {describe(shape)}", array.shape)
+    return array
+
+
+def targets(op: str, y: Any, loss: Loss, y_pred: Shape, rows: int, dtype: str) -> np.ndarray:
+    """y for a loss on predictions of this shape: labels as int32, else numbers."""
+    array = source(op, "y", y, dtype)
+    if len(array) != rows:
+        raise geometry.fail(op, f"y with as many rows as x ({rows})", len(array))
+    integers = array.dtype.kind in "iu"
+    if loss.sparse and array.shape[1:] == (*y_pred[1:-1], 1):
+        array = array.reshape(array.shape[:-1])
+    elif not loss.sparse and y_pred[-1] == 1 and array.shape[1:] == y_pred[1:-1]:
+        array = array.reshape(*array.shape, 1)
+    loss.check_target((None, *array.shape[1:]), y_pred, integers)
+    if loss.sparse:
+        return label_array(op, "y", array, int(y_pred[-1] or 0))
+    return array
+
+
+def describe(shape: Shape) -> str:
+    """(N, 28, 28, 1)"""
+    return "(" + ", ".join("N" if s is None else str(s) for s in shape) + ")"
+
+
+def split(
+    op: str, x: Any, y: Any, validation_split: float
+) -> tuple[Any, Any, tuple[Any, Any] | None]:
+    """The last share of the samples, before any shuffling, kept for validation, as Keras does."""
+    share = float(validation_split)
+    if not 0 <= share < 1:
+        raise geometry.fail(op, "0 <= validation_split < 1", validation_split)
+    if not share:
+        return x, y, None
+    x, y = np.asarray(x), np.asarray(y)
+    at = int(len(x) * (1 - share))
+    if at == 0 or at == len(x):
+        raise geometry.fail(
+            op, "validation_split to leave samples on both sides", f"{share} of {len(x)}"
+        )
+    return x[:at], y[:at], (x[at:], y[at:])

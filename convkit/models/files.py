@@ -1,0 +1,75 @@
+"""Weights on disk: one safetensors file, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from convkit.graph import Variable
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The new content or, after a crash at any moment, the old file as it was."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _named(model: Any) -> dict[str, Variable]:
+    """Keys that do not depend on how many layers were made before: 0/kernel, 0/bias, 2/kernel, …"""
+    named = {}
+    layers = [layer for layer in model.layers if layer._ordered_weights()]
+    for i, layer in enumerate(layers):
+        for variable in layer._ordered_weights():
+            named[f"{i}/{variable.name.split('/', 1)[-1]}"] = variable
+    return named
+
+
+def save(path: Any, model: Any) -> None:
+    """Writes a model's weights."""
+    from safetensors.numpy import save as serialise
+
+    named = _named(model)
+    if not named:
+        raise ValueError("save_weights: expected a model with weights, got one without")
+    content = serialise({key: variable.value for key, variable in named.items()})
+    write_atomically(Path(path), content)
+
+
+def load(path: Any, model: Any) -> None:
+    """Reads a model's weights; all of them fit, or nothing is changed."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as parse
+
+    try:
+        arrays = parse(Path(path).read_bytes())
+    except SafetensorError as error:
+        raise ValueError(f"load_weights: expected a safetensors file, got {path}: {error}") from None
+    named = _named(model)
+    if set(arrays) != set(named):
+        missing = ", ".join(sorted(set(named) - set(arrays))) or "none"
+        unknown = ", ".join(sorted(set(arrays) - set(named))) or "none"
+        raise ValueError(
+            f"load_weights: expected the weights of this model, got {path} "
+            f"(missing: {missing}; unknown: {unknown})"
+        )
+    for key, variable in named.items():
+        if arrays[key].shape != variable.shape:
+            raise ValueError(
+                f"load_weights: expected {key} of shape {variable.shape}, got "
+                f"{arrays[key].shape} in {path}"
+            )
+    for key, variable in named.items():
+        variable.assign(arrays[key])

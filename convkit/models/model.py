@@ -1,0 +1,516 @@
+"""Models: layers in a graph, compiled, trained, evaluated and used."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from convkit import geometry, losses, metrics, optimizers, random
+from convkit.callbacks import Callback, CallbackList, History, ProgressBar
+from convkit.geometry import Shape
+from convkit.graph import Symbol, Variable
+from convkit.layers import InputLayer, Layer
+from convkit.models import data, files
+from convkit.models.steps import Evaluation, Prediction, Scores, TrainingStep
+from convkit.models.summary import summary_table
+
+# How long a program runs before Python looks at the progress bar again.
+SECONDS_PER_LOOK = 0.1
+
+
+class Model(Layer):
+    """Layers between an input and an output.
+
+    Args:
+        inputs: a symbol from `convkit.layers.Input`.
+        outputs: a symbol that layers made of it.
+        name: the model's name.
+
+    Example:
+        >>> x = Input((28, 28, 1))
+        >>> y = layers.Dense(10, activation="softmax")(layers.Flatten()(x))
+        >>> model = Model(x, y)
+    """
+
+    def __init__(
+        self, inputs: Symbol | None = None, outputs: Symbol | None = None, name: str | None = None
+    ) -> None:
+        super().__init__(name=name)
+        self.stop_training = False
+        self.optimizer: optimizers.Optimizer | None = None
+        self.loss: losses.Loss | None = None
+        self._metrics: list[Any] = []
+        self._chosen: list[metrics.Metric] | None = None
+        self._programs: dict[Any, Any] = {}
+        self._layers: list[Layer] = []
+        self._calls: list[tuple[Layer, list[Symbol], Symbol]] = []
+        self.inputs: Symbol | None = None
+        self.outputs: Symbol | None = None
+        if type(self) is Model or inputs is not None:
+            self._connect(inputs, outputs)
+
+    def _connect(self, inputs: Any, outputs: Any) -> None:
+        for role, value in (("inputs", inputs), ("outputs", outputs)):
+            if isinstance(value, (list, tuple)) and len(value) == 1:
+                value = value[0]
+            if not isinstance(value, Symbol):
+                raise TypeError(f"Model: expected {role} to be one symbol, got {value!r}")
+            setattr(self, role, value)
+        assert self.inputs is not None and self.outputs is not None
+        self._calls = _layer_calls(self.inputs, self.outputs)
+        for layer, _, _ in self._calls:
+            if layer not in self._layers:
+                self._layers.append(layer)
+        self.dtype = self.inputs.dtype
+        self.input_shape, self.output_shape = self.inputs.shape, self.outputs.shape
+        self.built = True
+
+    # ---- layers and weights ----------------------------------------------------------------------
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, inputs first."""
+        return list(self._layers)
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """The layer of this name, or the one at this index."""
+        if (name is None) == (index is None):
+            raise geometry.fail("get_layer", "a name or an index", "both or neither")
+        if index is not None:
+            return self._layers[index]
+        for layer in self._layers:
+            if layer.name == name:
+                return layer
+        names = ", ".join(layer.name for layer in self._layers)
+        raise geometry.fail("get_layer", f"one of {names}", repr(name))
+
+    @property
+    def trainable_weights(self) -> list[Variable]:
+        if not self.trainable:
+            return []
+        return _once(v for layer in self._layers for v in layer.trainable_weights)
+
+    @property
+    def non_trainable_weights(self) -> list[Variable]:
+        if not self.trainable:
+            return _once(v for layer in self._layers for v in layer.weights)
+        return _once(v for layer in self._layers for v in layer.non_trainable_weights)
+
+    def _ordered_weights(self) -> list[Variable]:
+        self._require_built("weights")
+        return _once(v for layer in self._layers for v in layer._ordered_weights())
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """The output for a symbol or an array, layer by layer."""
+        assert self.inputs is not None and self.outputs is not None
+        values = {id(self.inputs): x}
+        for layer, sources, result in self._calls:
+            if sources:
+                given = [values[id(source)] for source in sources]
+                values[id(result)] = layer.run(
+                    given if isinstance(layer.input_shape, list) else given[0], training
+                )
+        return values[id(self.outputs)]
+
+    def compute_output_shape(self, input_shape: Any) -> Shape:
+        """The output's shape for inputs of this shape."""
+        self._require_built("compute_output_shape")
+        return super().compute_output_shape(input_shape)
+
+    def _require_built(self, op: str) -> None:
+        if not self.built:
+            raise ValueError(
+                f"{op}: expected a built model, got one whose input shape is not known; give the "
+                "first layer input_shape=(...), begin with layers.Input, or call build(shape)"
+            )
+
+    def summary(self, print_fn: Any = None) -> None:
+        """Prints the layers, their output shapes and how many parameters they have."""
+        self._require_built("summary")
+        (print_fn or print)(summary_table(self))
+
+    def save_weights(self, path: Any) -> None:
+        """Writes the weights to a safetensors file; the old file stays until the new one is whole."""
+        self._require_built("save_weights")
+        files.save(path, self)
+
+    def load_weights(self, path: Any) -> None:
+        """Reads the weights from a safetensors file; nothing is changed if one does not fit."""
+        self._require_built("load_weights")
+        files.load(path, self)
+
+    # ---- training --------------------------------------------------------------------------------
+
+    def compile(
+        self, optimizer: Any, loss: Any = None, metrics: Sequence[Any] | None = None
+    ) -> None:
+        """Says how the model is to be trained.
+
+        Args:
+            optimizer: a name ("sgd", "adam") or an optimizer.
+            loss: a name ("categorical_crossentropy", …), a loss, or a function of y_true and
+                y_pred made of `convkit.ops` that gives one value per sample.
+            metrics: names ("accuracy", "mse", …) or metrics.
+        """
+        self.optimizer = optimizers.get(optimizer)
+        self.loss = None if loss is None else losses.get(loss)
+        if isinstance(metrics, str):
+            raise TypeError(f"compile: expected a list of metrics, got {metrics!r}")
+        self._metrics = list(metrics or [])
+        self._chosen = None
+        self._programs = {}
+        if self.built:
+            self._choose_metrics()
+
+    def _choose_metrics(self) -> list[metrics.Metric]:
+        if self._chosen is None:
+            assert self.loss is not None or not self._metrics or self.built
+            sparse = self.loss is not None and self.loss.sparse
+            self._chosen = [metrics.get(m, self.output_shape, sparse) for m in self._metrics]
+        return self._chosen
+
+    def _ready(self, op: str, x: Any) -> losses.Loss:
+        if self.optimizer is None:
+            raise ValueError(f"{op}: expected a compiled model, got one without compile(...)")
+        if self.loss is None:
+            raise ValueError(f"{op}: expected a loss, got compile(...) without one")
+        self._build_for(x)
+        return self.loss
+
+    def _build_for(self, x: Any) -> None:
+        """Builds a model that waited for the shape of its first input."""
+        if not self.built:
+            self.build((None, *np.shape(x)[1:]))
+
+    def _program(self, kind: str, make: Any, *arrays: np.ndarray) -> Any:
+        """The program for arrays of these dtypes, recorded at first use."""
+        trainable = tuple(id(v) for v in self.trainable_weights)
+        key = (kind, trainable, *((a.dtype.name, a.shape[1:]) for a in arrays))
+        if key not in self._programs:
+            self._programs[key] = make()
+        return self._programs[key]
+
+    def _training_step(self, x: np.ndarray, y: np.ndarray) -> TrainingStep:
+        assert self.loss is not None and self.optimizer is not None
+        loss, optimizer = self.loss, self.optimizer
+        return self._program(  # type: ignore[no-any-return]
+            "train",
+            lambda: TrainingStep(self, x, y, Scores(loss, self._choose_metrics()), optimizer),
+            x,
+            y,
+        )
+
+    def _arrays(self, op: str, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        loss = self._ready(op, x)
+        x = data.inputs(op, x, self.input_shape, self.dtype)
+        y = data.targets(op, y, loss, self.output_shape, len(x), self.dtype)
+        return x, y
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: str | int = "auto",
+        callbacks: Sequence[Callback] | None = None,
+        validation_split: float = 0.0,
+        validation_data: tuple[Any, Any] | None = None,
+        shuffle: bool = True,
+        initial_epoch: int = 0,
+        validation_batch_size: int | None = None,
+        validation_freq: int = 1,
+    ) -> History:
+        """Trains the model. Every sample is used once an epoch; the last batch may be smaller.
+
+        Args:
+            x: (N, ...), any real dtype (uint8 images are taken as they are, 0 .. 255).
+            y: targets for the loss: (N, classes), labels (N,), or whatever the output's shape is.
+            batch_size: samples per update; None: 32.
+            epochs: number of the epoch to end at.
+            verbose: "auto" (a bar on a terminal, else nothing), 0 (nothing), 1 (a bar), 2 (a line
+                per epoch).
+            callbacks: `convkit.callbacks.Callback` objects.
+            validation_split: share of the samples, from the end, that is kept for validation.
+            validation_data: (x, y) for validation after each epoch.
+            shuffle: whether each epoch has an order of its own.
+            initial_epoch: number of the epoch to begin with.
+            validation_batch_size: None: batch_size.
+            validation_freq: validation after every so many epochs.
+
+        Returns:
+            History: `history.history["loss"]` and so on, a value per epoch.
+
+        Ctrl-C ends training between two updates: the model stays whole and can go on.
+        """
+        op = "fit"
+        batch = geometry.integer(op, "batch_size", 32 if batch_size is None else batch_size, 1)
+        epochs = geometry.integer(op, "epochs", epochs, 0)
+        initial_epoch = geometry.integer(op, "initial_epoch", initial_epoch, 0)
+        frequency = geometry.integer(op, "validation_freq", validation_freq, 1)
+        if validation_data is None:
+            x, y, validation_data = data.split(op, x, y, validation_split)
+        x, y = self._arrays(op, x, y)
+        if not len(x):
+            raise geometry.fail(op, "at least one sample", "none")
+        held_out = None
+        if validation_data is not None:
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+                raise TypeError(f"{op}: expected validation_data to be (x, y)")
+            held_out = self._arrays(op, *validation_data)
+        step = self._training_step(x, y)
+        order = np.arange(len(x), dtype=np.int64)
+        step.bind(x, y, order)
+
+        history, bar = History(), _bar(verbose)
+        steps = -(-len(x) // batch)
+        called = CallbackList(
+            [history, *(callbacks or []), *([bar] if bar else [])],
+            self,
+            {"epochs": epochs, "steps": steps, "verbose": verbose},
+        )
+        self.stop_training = False
+        called("on_train_begin", {})
+        try:
+            for epoch in range(initial_epoch, epochs):
+                called("on_epoch_begin", epoch, {})
+                if shuffle:
+                    order[:] = random.generator().permutation(len(x))
+                logs = self._epoch(step, len(x), batch, called, bar)
+                if held_out is not None and (epoch + 1) % frequency == 0:
+                    scores = self._evaluate(*held_out, validation_batch_size or batch)
+                    logs.update({f"val_{name}": value for name, value in scores.items()})
+                called("on_epoch_end", epoch, logs)
+                if self.stop_training:
+                    break
+        finally:
+            if bar:
+                bar.close()
+        called("on_train_end", {})
+        return history
+
+    def _epoch(
+        self,
+        step: TrainingStep,
+        rows: int,
+        batch: int,
+        called: CallbackList,
+        bar: ProgressBar | None,
+    ) -> dict[str, float]:
+        step.scores.reset()
+        seconds = 0.0 if called.every_batch else SECONDS_PER_LOOK
+        at = 0
+        while at < rows:
+            number = at // batch
+            if called.every_batch:
+                called("on_train_batch_begin", number, {})
+            at = step.program.run(at, rows, batch, seconds)
+            if called.every_batch:
+                called("on_train_batch_end", number, step.scores.logs())
+            if bar:
+                bar.progress(-(-at // batch), step.scores.logs())
+        return step.scores.logs()
+
+    def train_on_batch(self, x: Any, y: Any) -> dict[str, float]:
+        """One update on one batch; returns the batch's loss and metrics, before the update."""
+        x, y = self._arrays("train_on_batch", x, y)
+        if not len(x):
+            raise geometry.fail("train_on_batch", "at least one sample", "none")
+        step = self._training_step(x, y)
+        step.bind(x, y, np.arange(len(x), dtype=np.int64))
+        step.scores.reset()
+        step.program.run(0, len(x), len(x))
+        return step.scores.logs()
+
+    # ---- use -------------------------------------------------------------------------------------
+
+    def _evaluate(self, x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, float]:
+        assert self.loss is not None
+        loss = self.loss
+        program = self._program(
+            "evaluate",
+            lambda: Evaluation(self, x, y, Scores(loss, self._choose_metrics())),
+            x,
+            y,
+        )
+        program.bind(x, y)
+        program.scores.reset()
+        program.program.run(0, len(x), batch_size)
+        return program.scores.logs()  # type: ignore[no-any-return]
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        return_dict: bool = False,
+    ) -> Any:
+        """The loss and the metrics over all samples.
+
+        Args:
+            x, y: as for `fit`.
+            batch_size: samples at a time; None: 32.
+            verbose: 0: nothing is printed; "auto": a line on a terminal.
+            return_dict: a dictionary in place of [loss, metric, ...].
+
+        Returns:
+            The loss alone where there are no metrics; else a list, the loss first.
+        """
+        x, y = self._arrays("evaluate", x, y)
+        batch = geometry.integer(
+            "evaluate", "batch_size", 32 if batch_size is None else batch_size, 1
+        )
+        start = time.perf_counter()
+        logs = self._evaluate(x, y, batch)
+        if _shows(verbose):
+            from convkit.callbacks import describe
+
+            seconds = time.perf_counter() - start
+            print(f"{len(x)} samples in {seconds:.2f} s - {describe(logs)}", file=sys.stderr)
+        if return_dict:
+            return logs
+        values = [logs.pop("loss"), *logs.values()]
+        return values if len(values) > 1 else values[0]
+
+    def predict(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> np.ndarray:
+        """The outputs for x.
+
+        Args:
+            x: (N, ...), as for `fit`.
+            batch_size: samples at a time; None: 32. The result does not depend on it.
+            verbose: taken for Keras's sake; nothing is printed.
+
+        Returns:
+            (N, ...) of the model's dtype.
+        """
+        self._build_for(x)
+        batch = geometry.integer(
+            "predict", "batch_size", 32 if batch_size is None else batch_size, 1
+        )
+        x = data.inputs("predict", x, self.input_shape, self.dtype)
+        program: Prediction = self._program("predict", lambda: Prediction(self, x), x)
+        return program.run(x, batch)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}, {len(self._layers)} layers>"
+
+
+class Sequential(Model):
+    """Layers one after the other.
+
+    Args:
+        layers: layers, or a symbol from `convkit.layers.Input` first.
+        name: the model's name.
+
+    The model is built as soon as it knows its input's shape: from `Input`, from the first layer's
+    `input_shape=`, from `build(shape)`, or from the first array it meets.
+    """
+
+    def __init__(self, layers: Iterable[Any] | None = None, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self._input: InputLayer | None = None
+        for layer in layers or []:
+            self.add(layer)
+
+    def add(self, layer: Any) -> None:
+        """Appends a layer (or an input, at the beginning)."""
+        if isinstance(layer, Symbol) and layer.history is not None and not layer.history[1]:
+            layer = layer.history[0]
+        if not isinstance(layer, Layer):
+            raise TypeError(f"Sequential.add: expected a layer, got {layer!r}")
+        if isinstance(layer, InputLayer):
+            if self._input is not None or self._layers:
+                raise ValueError("Sequential.add: expected an input only at the beginning")
+            self._input = layer
+            return
+        if any(layer.name == other.name for other in self._layers):
+            raise geometry.fail("Sequential.add", "layers of different names", f"{layer.name} twice")
+        if self._input is None and not self._layers and layer.batch_input_shape is not None:
+            self._input = InputLayer(layer.batch_input_shape[1:], dtype=layer.dtype)
+        self._layers.append(layer)
+        try:
+            self._rebuild()
+        except Exception:
+            self._layers.pop()
+            raise
+
+    def pop(self) -> Layer:
+        """Removes and returns the last layer."""
+        if not self._layers:
+            raise ValueError("Sequential.pop: expected at least one layer, got none")
+        layer = self._layers.pop()
+        self.built = False
+        self._rebuild()
+        return layer
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the weights for inputs of this shape, the batch included: (None, 28, 28, 1)."""
+        if self._input is None:
+            self._input = InputLayer(tuple(input_shape)[1:])
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._programs, self._chosen = {}, None
+        if self._input is None or not self._layers:
+            return
+        layers = list(self._layers)
+        x = self._input.output
+        y = x
+        for layer in layers:
+            y = layer(y)
+        self._connect(x, y)
+        self._layers = layers
+
+
+def _layer_calls(inputs: Symbol, outputs: Symbol) -> list[tuple[Layer, list[Symbol], Symbol]]:
+    """The layers' calls between two symbols, each after those it depends on."""
+    calls: list[tuple[Layer, list[Symbol], Symbol]] = []
+    done: set[int] = set()
+    stack: list[tuple[Symbol, bool]] = [(outputs, False)]
+    while stack:
+        symbol, visited = stack.pop()
+        if id(symbol) in done:
+            continue
+        if symbol.history is None:
+            raise ValueError(
+                f"Model: expected outputs made by layers, got {symbol!r}, which is none's result"
+            )
+        layer, sources = symbol.history
+        if symbol is inputs:
+            sources = []
+        elif not sources:
+            raise ValueError(f"Model: expected outputs that follow from inputs, got {layer.name}")
+        if visited:
+            done.add(id(symbol))
+            calls.append((layer, sources, symbol))
+        else:
+            stack.append((symbol, True))
+            stack.extend((source, False) for source in sources)
+    if id(inputs) not in done:
+        raise ValueError("Model: expected outputs that follow from inputs, got others")
+    return calls
+
+
+def _once(variables: Iterable[Variable]) -> list[Variable]:
+    """Without repetitions, in order: a layer may stand in a model twice."""
+    return list({id(variable): variable for variable in variables}.values())
+
+
+def _shows(verbose: str | int) -> bool:
+    if verbose == "auto":
+        return sys.stderr.isatty()
+    if verbose not in (0, 1, 2):
+        raise geometry.fail("verbose", '"auto", 0, 1 or 2', repr(verbose))
+    return verbose != 0
+
+
+def _bar(verbose: str | int) -> ProgressBar | None:
+    return ProgressBar(one_line=verbose == 2) if _shows(verbose) else None
+
+
+

@@ -1,0 +1,147 @@
+"""The programs of a model: a training step, an evaluation, a prediction, each recorded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from convkit import _core, gradients, graph, metrics
+from convkit.geometry import Shape, samples
+from convkit.graph import Node, Symbol, Variable
+from convkit.losses import Loss
+from convkit.optimizers import Optimizer
+from convkit.program import Program, gather
+
+
+def _rows(symbol: Symbol) -> Any:
+    return _core.Mean(rows=samples(symbol.shape)[1])
+
+
+def _float(source: Symbol, index: Symbol | None, dtype: str) -> Symbol:
+    """The rows of a source as numbers of the model's dtype; a fed array of that dtype as it is."""
+    if index is None and source.dtype == dtype:
+        return source
+    return gather(source, index, dtype)
+
+
+class Scores:
+    """Running sums of the loss and the metrics, and the nodes that add to them."""
+
+    def __init__(self, loss: Loss, chosen: Sequence[metrics.Metric], prefix: str = "") -> None:
+        self.loss = loss
+        self.metrics = chosen
+        self.names = [*_unique([metric.name for metric in chosen]), "loss"]
+        self.totals = [Variable(np.zeros(2), name, trainable=False) for name in self.names]
+
+    def record(self, y_true: Symbol, y_pred: Symbol) -> tuple[Symbol, list[Node]]:
+        """The loss of each row, and the nodes that add up loss and metrics."""
+        loss = self.loss.call(y_true, y_pred)
+        rows = [metric.call(y_true, y_pred) for metric in self.metrics] + [loss]
+        nodes = [
+            graph.update("accumulate", _rows(row), [row, total.symbol])
+            for row, total in zip(rows, self.totals, strict=True)
+        ]
+        return loss, nodes
+
+    def reset(self) -> None:
+        for total in self.totals:
+            total.value[:] = 0
+
+    def logs(self) -> dict[str, float]:
+        """The means so far; NaN before the first row."""
+        result = {}
+        for name, total in zip(self.names, self.totals, strict=True):
+            value, count = total.value
+            result[name] = float(value / count) if count else float("nan")
+        return result
+
+
+def _unique(names: list[str]) -> list[str]:
+    """A second metric of the same name gets a number, so that none is lost from the logs."""
+    return [
+        name if name not in names[:i] else f"{name}_{names[:i].count(name)}"
+        for i, name in enumerate(names)
+    ]
+
+
+class TrainingStep:
+    """Forward, loss, backward, scores and update as one program over arrays in memory.
+
+    Args:
+        model: gives `call(x, training=True)`.
+        x, y: arrays of the shapes and dtypes that will be trained on.
+    """
+
+    def __init__(
+        self, model: Any, x: np.ndarray, y: np.ndarray, scores: Scores, optimizer: Optimizer
+    ) -> None:
+        dtype = model.dtype
+        self.scores = scores
+        self.x = Symbol((None, *x.shape[1:]), x.dtype.name, place="source")
+        self.y = Symbol((None, *y.shape[1:]), y.dtype.name, place="source")
+        self.index = Symbol((None,), "int64", place="fed")
+        variables = model.trainable_weights
+        with graph.training_step() as after:
+            y_true = gather(self.y, self.index, "int32" if scores.loss.sparse else dtype)
+            y_pred = model.call(gather(self.x, self.index, dtype), training=True)
+            # Scores change variables, so they are recorded once all gradients are known.
+            loss = scores.loss.call(y_true, y_pred)
+            mean = graph.call("mean", _rows(loss), None, [loss], [(1,)], dtype)[0]
+            found = gradients.gradients(mean, [variable.symbol for variable in variables])
+            for variable, gradient in zip(variables, found, strict=True):
+                if gradient is None:
+                    raise ValueError(f"fit: expected the loss to depend on {variable.name}")
+            _, effects = scores.record(y_true, y_pred)
+            effects += [record() for record in after]
+            effects += optimizer.record([g for g in found if g is not None], variables)
+        self.program = Program(dtype, effects=effects)
+
+    def bind(self, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> None:
+        """The arrays to train on and the order of their rows."""
+        self.program.bind(self.x, x)
+        self.program.bind(self.y, y)
+        self.program.bind(self.index, order)
+
+
+class Evaluation:
+    """Forward, loss and scores over fed arrays."""
+
+    def __init__(self, model: Any, x: np.ndarray, y: np.ndarray, scores: Scores) -> None:
+        self.scores = scores
+        self.x = Symbol((None, *x.shape[1:]), x.dtype.name, place="fed")
+        self.y = Symbol((None, *y.shape[1:]), y.dtype.name, place="fed")
+        y_true = (
+            self.y
+            if scores.loss.sparse and y.dtype == np.int32
+            else _float(self.y, None, model.dtype)
+        )
+        y_pred = model.call(_float(self.x, None, model.dtype), training=False)
+        _, effects = scores.record(y_true, y_pred)
+        self.program = Program(model.dtype, effects=effects)
+
+    def bind(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.program.bind(self.x, x)
+        self.program.bind(self.y, y)
+
+
+class Prediction:
+    """The forward pass over a fed array into another."""
+
+    def __init__(self, model: Any, x: np.ndarray) -> None:
+        self.x = Symbol((None, *x.shape[1:]), x.dtype.name, place="fed")
+        y = model.call(_float(self.x, None, model.dtype), training=False)
+        self.shape: Shape = y.shape
+        if graph.root(y).node is None:  # a model that changes nothing: its result is a copy
+            y = gather(graph.root(y), None, model.dtype)
+        self.y = y
+        self.program = Program(model.dtype, results=[y])
+
+    def run(self, x: np.ndarray, batch_size: int) -> np.ndarray:
+        y = np.empty((len(x), *self.shape[1:]), self.y.dtype)
+        self.program.bind(self.x, x)
+        # A result is bound in the shape of its memory, which a reshape at the end may differ from.
+        self.program.bind(self.y, y.reshape(len(x), -1))
+        self.program.run(0, len(x), batch_size)
+        return y

@@ -1,0 +1,81 @@
+"""Functions on arrays: convolution, pooling, up-sampling, dense layers, activations and losses.
+
+Every function takes and returns NumPy arrays, float32 or float64, and has a partner
+`<name>_backward(dy, <its array arguments>, <the same options>)` that gives the gradients in the
+order of these arguments. On symbols the same functions record a graph.
+"""
+
+from convkit.ops.activation import (
+    exp,
+    exp_backward,
+    leaky_relu,
+    leaky_relu_backward,
+    log_softmax,
+    log_softmax_backward,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    softmax,
+    softmax_backward,
+    tanh,
+    tanh_backward,
+)
+from convkit.ops.conv import conv2d, conv2d_backward
+from convkit.ops.dense import dense, dense_backward
+from convkit.ops.join import add, add_backward, concatenate, concatenate_backward
+from convkit.ops.loss import (
+    binary_crossentropy,
+    binary_crossentropy_backward,
+    categorical_crossentropy,
+    categorical_crossentropy_backward,
+    mean_absolute_error,
+    mean_absolute_error_backward,
+    mean_squared_error,
+    mean_squared_error_backward,
+    sparse_categorical_crossentropy,
+    sparse_categorical_crossentropy_backward,
+)
+from convkit.ops.pool import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
+from convkit.ops.upsample import upsample2d, upsample2d_backward
+
+__all__ = [
+    "add",
+    "add_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "binary_crossentropy",
+    "binary_crossentropy_backward",
+    "categorical_crossentropy",
+    "categorical_crossentropy_backward",
+    "concatenate",
+    "concatenate_backward",
+    "conv2d",
+    "conv2d_backward",
+    "dense",
+    "dense_backward",
+    "exp",
+    "exp_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "mean_absolute_error",
+    "mean_absolute_error_backward",
+    "mean_squared_error",
+    "mean_squared_error_backward",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "softmax",
+    "softmax_backward",
+    "sparse_categorical_crossentropy",
+    "sparse_categorical_crossentropy_backward",
+    "tanh",
+    "tanh_backward",
+    "upsample2d",
+    "upsample2d_backward",
+]

@@ -1,0 +1,162 @@
+"""What every op shares: arguments in, results out, layouts, and the call of one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from convkit import _core, geometry, gradients, graph
+from convkit.array import check_out, direct, float_arrays
+from convkit.geometry import Shape
+from convkit.graph import Symbol
+
+# Kernels that may write over their first input.
+IN_PLACE = ("activation", "add")
+
+
+def arguments(op: str, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
+    """The op's array arguments, all symbols or all arrays of one float dtype; None stays None."""
+    if graph.is_symbolic(values):
+        symbols = [graph.symbol_of(value) for value in values]
+        dtypes = {symbol.dtype for symbol in symbols if symbol is not None}
+        if len(dtypes) > 1:
+            raise TypeError(
+                f"{op}: expected {', '.join(names)} of one dtype, got {', '.join(sorted(dtypes))}"
+            )
+        return symbols
+    return float_arrays(op, names, [graph.array_of(value) for value in values])
+
+
+def dtype_of(value: Any) -> str:
+    """"float32" or "float64", of an array or a symbol."""
+    return value.dtype if isinstance(value, Symbol) else value.dtype.name
+
+
+def shape_of(value: Any) -> Shape | None:
+    """The shape; None for an argument that is not there."""
+    return None if value is None else tuple(value.shape)
+
+
+def run(
+    kernel: str, spec: Any, n: int | None, inputs: Sequence[Any], shape: Shape, out: Any, op: str
+) -> Any:
+    """One kernel with one result, which goes to `out` if that is given."""
+    dtype = dtype_of(next(value for value in inputs if value is not None))
+    if out is None:
+        return graph.call(kernel, spec, n, inputs, [shape], dtype)[0]
+    if graph.is_symbolic(inputs):
+        raise TypeError(f"{op}: expected no out for a symbolic call, got one")
+    check_out(op, out, shape, np.dtype(dtype))  # type: ignore[arg-type]
+    if direct(out, inputs) or (kernel in IN_PLACE and out is inputs[0]):
+        graph.call(kernel, spec, n, inputs, [out], dtype)
+    else:
+        out[...] = graph.call(kernel, spec, n, inputs, [shape], dtype)[0]
+    return out
+
+
+def flags(op: str, needs: Sequence[bool] | None, count: int) -> tuple[bool, ...]:
+    """`needs`, one per array argument; all of them where None was given."""
+    if needs is None:
+        return (True,) * count
+    if isinstance(needs, (bool, str)) or len(needs) != count:
+        raise geometry.fail(op, f"needs to be {count} booleans", repr(needs))
+    return tuple(bool(need) for need in needs)
+
+
+def outs(op: str, out: Any, count: int) -> tuple[Any, ...]:
+    """`out` of a backward op, one array or None per array argument."""
+    if out is None:
+        return (None,) * count
+    if count == 1 and not isinstance(out, (tuple, list)):
+        return (out,)
+    if not isinstance(out, (tuple, list)) or len(out) != count:
+        raise geometry.fail(op, f"out to be {count} arrays or None", type(out).__name__)
+    return tuple(out)
+
+
+def backward(
+    op: str,
+    kernel: str,
+    spec: Any,
+    n: int | None,
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    dy: Any,
+    needs: Sequence[bool],
+    out: Sequence[Any],
+) -> list[Any]:
+    """The gradients of one kernel call, by the rule of that kernel, written to `out` where given."""
+    dtype = dtype_of(dy)
+    targets: list[Any] = [None] * len(inputs)
+    for i, (given, value) in enumerate(zip(out, inputs, strict=True)):
+        if given is None or value is None or not needs[i]:
+            continue
+        check_out(op, given, value.shape, np.dtype(dtype))  # type: ignore[arg-type]
+        if direct(given, [dy, *inputs, *outputs]):
+            targets[i] = given
+    one = gradients.Call(spec, n, inputs, outputs, dtype, needs, targets)
+    found = gradients.backward(kernel, dy, one)
+    for i, given in enumerate(out):
+        if given is not None and found[i] is not None and found[i] is not given:
+            given[...] = found[i]
+            found[i] = given
+    return found
+
+
+def channels_last(op: str, x: Any, name: str, data_format: str) -> Any:
+    """x as (N, H, W, C), whatever its data_format."""
+    geometry.choice(op, "data_format", data_format, geometry.DATA_FORMATS)
+    if data_format == "channels_last":
+        return x
+    n, channels, height, width = geometry.rank(op, name, tuple(x.shape), "N, C, H, W")
+    assert channels is not None and height is not None and width is not None
+    spec = _core.Transpose(rows=channels, columns=height * width)
+    shape = (n, height, width, channels)
+    return graph.call("transpose", spec, n, [x], [shape], dtype_of(x))[0]
+
+
+def from_channels_last(y: Any, data_format: str, out: Any = None, op: str = "") -> Any:
+    """y (N, H, W, C) in the caller's data_format."""
+    if y is None or data_format == "channels_last":
+        return y
+    n, height, width, channels = y.shape
+    spec = _core.Transpose(rows=height * width, columns=channels)
+    return run("transpose", spec, n, [y], (n, channels, height, width), out, op)
+
+
+def spatial(
+    op: str,
+    kernel: str,
+    spec: Any,
+    inputs: Sequence[Any],
+    shape: Shape,
+    data_format: str,
+    out: Any,
+) -> Any:
+    """A kernel on NHWC whose result is wanted in data_format."""
+    n = inputs[0].shape[0]
+    if data_format == "channels_last":
+        return run(kernel, spec, n, inputs, shape, out, op)
+    y = run(kernel, spec, n, inputs, shape, None, op)
+    return from_channels_last(y, data_format, out, op)
+
+
+def spatial_backward(
+    op: str,
+    kernel: str,
+    spec: Any,
+    inputs: Sequence[Any],
+    dy: Any,
+    needs: Sequence[bool],
+    data_format: str,
+    out: Sequence[Any],
+) -> list[Any]:
+    """Gradients of `spatial`; dy and inputs[0] are NHWC already, the gradient of the first is not."""
+    n = inputs[0].shape[0]
+    if data_format == "channels_last":
+        return backward(op, kernel, spec, n, inputs, [None], dy, needs, out)
+    found = backward(op, kernel, spec, n, inputs, [None], dy, needs, [None, *out[1:]])
+    found[0] = from_channels_last(found[0], data_format, out[0], op)
+    return found

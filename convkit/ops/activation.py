@@ -1,0 +1,181 @@
+"""Activations: element-wise functions, softmax and log-softmax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from convkit import geometry
+from convkit.ops import _call
+
+
+def _spec(kind: str, x: Any, slope: float = 0.0) -> tuple[Any, int | None]:
+    n, size = geometry.samples(tuple(x.shape))
+    return geometry.activation(kind, size, slope), n
+
+
+def _forward(op: str, x: Any, out: Any, slope: float = 0.0) -> Any:
+    (x,) = _call.arguments(op, ["x"], [x])
+    spec, n = _spec(op, x, slope)
+    return _call.run("activation", spec, n, [x], tuple(x.shape), out, op)
+
+
+def _backward(op: str, dy: Any, x: Any, needs: Any, out: Any, slope: float = 0.0) -> Any:
+    name = f"{op}_backward"
+    dy, x = _call.arguments(name, ["dy", "x"], [dy, x])
+    geometry.same_shape(name, "dy", tuple(dy.shape), tuple(x.shape), ", that of x")
+    spec, n = _spec(op, x, slope)
+    needs, out = _call.flags(name, needs, 1), _call.outs(name, out, 1)
+    y = _call.run("activation", spec, n, [x], tuple(x.shape), None, name)
+    return _call.backward(name, "activation", spec, n, [x], [y], dy, needs, out)[0]
+
+
+def _slope(op: str, negative_slope: Any) -> float:
+    slope = float(negative_slope)
+    if not 0 <= slope < float("inf"):
+        raise geometry.fail(op, "negative_slope to be finite and at least 0", negative_slope)
+    return slope
+
+
+def relu(x: Any, *, out: Any = None) -> Any:
+    """max(x, 0), element by element; NaN stays NaN.
+
+    Args:
+        x: array of any shape.
+        out: an array of x's shape and dtype for the result; x itself is allowed.
+    """
+    return _forward("relu", x, out)
+
+
+def relu_backward(dy: Any, x: Any, *, needs: Any = None, out: Any = None) -> Any:
+    """The gradient of `relu`: dy where x > 0, else 0."""
+    return _backward("relu", dy, x, needs, out)
+
+
+def leaky_relu(x: Any, negative_slope: float = 0.2, *, out: Any = None) -> Any:
+    """x where x > 0, else negative_slope * x (Maas et al., 2013).
+
+    Args:
+        x: array of any shape.
+        negative_slope: at least 0.
+        out: an array of x's shape and dtype for the result.
+    """
+    return _forward("leaky_relu", x, out, _slope("leaky_relu", negative_slope))
+
+
+def leaky_relu_backward(
+    dy: Any, x: Any, negative_slope: float = 0.2, *, needs: Any = None, out: Any = None
+) -> Any:
+    """The gradient of `leaky_relu`."""
+    slope = _slope("leaky_relu_backward", negative_slope)
+    return _backward("leaky_relu", dy, x, needs, out, slope)
+
+
+def sigmoid(x: Any, *, out: Any = None) -> Any:
+    """1 / (1 + exp(-x)), element by element, without overflow."""
+    return _forward("sigmoid", x, out)
+
+
+def sigmoid_backward(dy: Any, x: Any, *, needs: Any = None, out: Any = None) -> Any:
+    """The gradient of `sigmoid`: dy * y * (1 - y)."""
+    return _backward("sigmoid", dy, x, needs, out)
+
+
+def tanh(x: Any, *, out: Any = None) -> Any:
+    """The hyperbolic tangent, element by element."""
+    return _forward("tanh", x, out)
+
+
+def tanh_backward(dy: Any, x: Any, *, needs: Any = None, out: Any = None) -> Any:
+    """The gradient of `tanh`: dy * (1 - y**2)."""
+    return _backward("tanh", dy, x, needs, out)
+
+
+def exp(x: Any, *, out: Any = None) -> Any:
+    """The exponential function, element by element."""
+    return _forward("exp", x, out)
+
+
+def exp_backward(dy: Any, x: Any, *, needs: Any = None, out: Any = None) -> Any:
+    """The gradient of `exp`: dy * y."""
+    return _backward("exp", dy, x, needs, out)
+
+
+def _normalise(op: str, x: Any, axis: int, out: Any) -> Any:
+    (x,) = _call.arguments(op, ["x"], [x])
+    spec = geometry.softmax(op, tuple(x.shape), axis)
+    n, _ = geometry.samples(tuple(x.shape))
+    return _call.run(op, spec, n, [x], tuple(x.shape), out, op)
+
+
+def _normalise_backward(op: str, dy: Any, x: Any, axis: int, needs: Any, out: Any) -> Any:
+    name = f"{op}_backward"
+    dy, x = _call.arguments(name, ["dy", "x"], [dy, x])
+    geometry.same_shape(name, "dy", tuple(dy.shape), tuple(x.shape), ", that of x")
+    spec = geometry.softmax(name, tuple(x.shape), axis)
+    n, _ = geometry.samples(tuple(x.shape))
+    needs, out = _call.flags(name, needs, 1), _call.outs(name, out, 1)
+    y = _call.run(op, spec, n, [x], tuple(x.shape), None, name)
+    return _call.backward(name, op, spec, n, [x], [y], dy, needs, out)[0]
+
+
+def softmax(x: Any, axis: int = -1, *, out: Any = None) -> Any:
+    """exp(x) / sum(exp(x)) along an axis, without overflow.
+
+    Args:
+        x: array of shape (..., size, ...).
+        axis: the axis that sums to one.
+        out: an array of x's shape and dtype for the result.
+    """
+    return _normalise("softmax", x, axis, out)
+
+
+def softmax_backward(dy: Any, x: Any, axis: int = -1, *, needs: Any = None, out: Any = None) -> Any:
+    """The gradient of `softmax`: y * (dy - sum(dy * y))."""
+    return _normalise_backward("softmax", dy, x, axis, needs, out)
+
+
+def log_softmax(x: Any, axis: int = -1, *, out: Any = None) -> Any:
+    """log(softmax(x)) along an axis, accurate where softmax is close to 0 or 1."""
+    return _normalise("log_softmax", x, axis, out)
+
+
+def log_softmax_backward(
+    dy: Any, x: Any, axis: int = -1, *, needs: Any = None, out: Any = None
+) -> Any:
+    """The gradient of `log_softmax`: dy - softmax(x) * sum(dy)."""
+    return _normalise_backward("log_softmax", dy, x, axis, needs, out)
+
+
+FUNCTIONS = {
+    "relu": (relu, relu_backward),
+    "leaky_relu": (leaky_relu, leaky_relu_backward),
+    "sigmoid": (sigmoid, sigmoid_backward),
+    "tanh": (tanh, tanh_backward),
+    "exp": (exp, exp_backward),
+    "exponential": (exp, exp_backward),
+    "softmax": (softmax, softmax_backward),
+    "log_softmax": (log_softmax, log_softmax_backward),
+}
+
+
+def named(op: str, activation: str | None) -> str | None:
+    """The name of a known activation; None for none and for "linear"."""
+    if activation is None or activation == "linear":
+        return None
+    return geometry.choice(op, "activation", activation, tuple(FUNCTIONS))
+
+
+def apply(op: str, name: str, y: Any, out: Any) -> Any:
+    """An activation on the fresh result of an op, in place where that is possible."""
+    forward, _ = FUNCTIONS[name]
+    if out is None and isinstance(y, np.ndarray):
+        out = y
+    return forward(y, out=out)
+
+
+def gradient(name: str, dy: Any, z: Any) -> Any:
+    """The gradient before an activation, given that after it and the value before it."""
+    _, backward = FUNCTIONS[name]
+    return backward(dy, z)

@@ -1,0 +1,121 @@
+"""Two-dimensional convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convkit import geometry
+from convkit.ops import _call, activation as activations
+
+
+def conv2d(
+    x: Any,
+    kernel: Any,
+    bias: Any = None,
+    *,
+    strides: Any = 1,
+    padding: Any = "valid",
+    dilation_rate: Any = 1,
+    groups: int = 1,
+    activation: str | None = None,
+    data_format: str = "channels_last",
+    out: Any = None,
+) -> Any:
+    """Convolution in the sense of the field (cross-correlation), as Keras and TensorFlow define it.
+
+    Args:
+        x: (N, H, W, C), or (N, C, H, W) with data_format="channels_first".
+        kernel: (kernel_height, kernel_width, C / groups, filters), in either data_format.
+        bias: (filters,), or None.
+        strides: an integer, or (down, right).
+        padding: "valid" (none), "same" (TensorFlow's rule: ceil(size / stride) values come out, an
+            odd pixel goes to the bottom or right), an integer, (rows, columns), or
+            ((top, bottom), (left, right)).
+        dilation_rate: an integer, or (down, right): distance between the kernel's taps.
+        groups: channels and filters are split into so many independent convolutions.
+        activation: the name of an activation, such as "relu", applied to the result.
+        data_format: "channels_last" or "channels_first".
+        out: an array for the result.
+
+    Returns:
+        (N, out_height, out_width, filters), or (N, filters, out_height, out_width).
+
+    Raises:
+        ValueError, TypeError: naming what was expected and what came.
+    """
+    x, kernel, bias = _call.arguments("conv2d", ["x", "kernel", "bias"], [x, kernel, bias])
+    name = activations.named("conv2d", activation)
+    x = _call.channels_last("conv2d", x, "x", data_format)
+    spec, shape = geometry.conv2d(
+        "conv2d",
+        tuple(x.shape),
+        tuple(kernel.shape),
+        _call.shape_of(bias),
+        strides,
+        padding,
+        dilation_rate,
+        groups,
+    )
+    if name is None:
+        return _call.spatial("conv2d", "conv2d", spec, [x, kernel, bias], shape, data_format, out)
+    y = _call.run("conv2d", spec, x.shape[0], [x, kernel, bias], shape, None, "conv2d")
+    if data_format == "channels_last":
+        return activations.apply("conv2d", name, y, out)
+    y = activations.apply("conv2d", name, y, None)
+    return _call.from_channels_last(y, data_format, out, "conv2d")
+
+
+def conv2d_backward(
+    dy: Any,
+    x: Any,
+    kernel: Any,
+    bias: Any = None,
+    *,
+    strides: Any = 1,
+    padding: Any = "valid",
+    dilation_rate: Any = 1,
+    groups: int = 1,
+    activation: str | None = None,
+    data_format: str = "channels_last",
+    needs: Any = None,
+    out: Any = None,
+) -> tuple[Any, Any, Any]:
+    """The gradients (dx, dkernel, dbias) of `conv2d`, called with the same arguments.
+
+    Args:
+        dy: the gradient of the result, of the result's shape.
+        needs: three booleans: which gradients are wanted; the others are None.
+        out: three arrays (or None) for the gradients.
+    """
+    op = "conv2d_backward"
+    dy, x, kernel, bias = _call.arguments(
+        op, ["dy", "x", "kernel", "bias"], [dy, x, kernel, bias]
+    )
+    name = activations.named(op, activation)
+    x = _call.channels_last(op, x, "x", data_format)
+    dy = _call.channels_last(op, dy, "dy", data_format)
+    spec, shape = geometry.conv2d(
+        op,
+        tuple(x.shape),
+        tuple(kernel.shape),
+        _call.shape_of(bias),
+        strides,
+        padding,
+        dilation_rate,
+        groups,
+    )
+    geometry.same_shape(op, "dy", tuple(dy.shape), shape, ", that of the result (channels last)")
+    if name is not None:
+        z = _call.run("conv2d", spec, x.shape[0], [x, kernel, bias], shape, None, op)
+        dy = activations.gradient(name, dy, z)
+    found = _call.spatial_backward(
+        op,
+        "conv2d",
+        spec,
+        [x, kernel, bias],
+        dy,
+        _call.flags(op, needs, 3),
+        data_format,
+        _call.outs(op, out, 3),
+    )
+    return found[0], found[1], found[2]

@@ -1,0 +1,71 @@
+"""Dense layers: a matrix product with a bias."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convkit import geometry
+from convkit.ops import _call, activation as activations
+
+
+def dense(
+    x: Any, kernel: Any, bias: Any = None, *, activation: str | None = None, out: Any = None
+) -> Any:
+    """x @ kernel + bias over the last axis, as Keras's Dense.
+
+    Args:
+        x: (..., inputs).
+        kernel: (inputs, units).
+        bias: (units,), or None.
+        activation: the name of an activation, such as "relu", applied to the result.
+        out: an array for the result.
+
+    Returns:
+        (..., units).
+
+    Raises:
+        ValueError, TypeError: naming what was expected and what came.
+    """
+    x, kernel, bias = _call.arguments("dense", ["x", "kernel", "bias"], [x, kernel, bias])
+    name = activations.named("dense", activation)
+    spec, shape = geometry.dense(
+        "dense", tuple(x.shape), tuple(kernel.shape), _call.shape_of(bias)
+    )
+    n = x.shape[0] if len(shape) > 1 else 1
+    if name is None:
+        return _call.run("dense", spec, n, [x, kernel, bias], shape, out, "dense")
+    y = _call.run("dense", spec, n, [x, kernel, bias], shape, None, "dense")
+    return activations.apply("dense", name, y, out)
+
+
+def dense_backward(
+    dy: Any,
+    x: Any,
+    kernel: Any,
+    bias: Any = None,
+    *,
+    activation: str | None = None,
+    needs: Any = None,
+    out: Any = None,
+) -> tuple[Any, Any, Any]:
+    """The gradients (dx, dkernel, dbias) of `dense`, called with the same arguments.
+
+    Args:
+        dy: the gradient of the result, of the result's shape.
+        needs: three booleans: which gradients are wanted; the others are None.
+        out: three arrays (or None) for the gradients.
+    """
+    op = "dense_backward"
+    dy, x, kernel, bias = _call.arguments(
+        op, ["dy", "x", "kernel", "bias"], [dy, x, kernel, bias]
+    )
+    name = activations.named(op, activation)
+    spec, shape = geometry.dense(op, tuple(x.shape), tuple(kernel.shape), _call.shape_of(bias))
+    geometry.same_shape(op, "dy", tuple(dy.shape), shape, ", that of the result")
+    n = x.shape[0] if len(shape) > 1 else 1
+    if name is not None:
+        z = _call.run("dense", spec, n, [x, kernel, bias], shape, None, op)
+        dy = activations.gradient(name, dy, z)
+    needs, out = _call.flags(op, needs, 3), _call.outs(op, out, 3)
+    found = _call.backward(op, "dense", spec, n, [x, kernel, bias], [None], dy, needs, out)
+    return found[0], found[1], found[2]

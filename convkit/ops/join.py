@@ -1,0 +1,145 @@
+"""Adding and joining."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+from convkit import _core, geometry, graph
+from convkit.ops import _call
+
+
+def add(x1: Any, x2: Any, *, out: Any = None) -> Any:
+    """x1 + x2, element by element.
+
+    Args:
+        x1, x2: arrays of one shape (nothing is broadcast).
+        out: an array of that shape and dtype for the result; x1 itself is allowed.
+    """
+    x1, x2 = _call.arguments("add", ["x1", "x2"], [x1, x2])
+    geometry.same_shape("add", "x2", tuple(x2.shape), tuple(x1.shape), ", that of x1")
+    n, size = geometry.samples(tuple(x1.shape))
+    spec = _core.Elementwise(size=size)
+    return _call.run("add", spec, n, [x1, x2], tuple(x1.shape), out, "add")
+
+
+def add_backward(dy: Any, x1: Any, x2: Any, *, needs: Any = None, out: Any = None) -> Any:
+    """The gradients (dx1, dx2) of `add`: dy twice, as arrays of their own."""
+    op = "add_backward"
+    dy, x1, x2 = _call.arguments(op, ["dy", "x1", "x2"], [dy, x1, x2])
+    geometry.same_shape(op, "x2", tuple(x2.shape), tuple(x1.shape), ", that of x1")
+    geometry.same_shape(op, "dy", tuple(dy.shape), tuple(x1.shape), ", that of x1")
+    needs, out = _call.flags(op, needs, 2), _call.outs(op, out, 2)
+    found = _call.backward(op, "add", None, None, [x1, x2], [None], dy, needs, out)
+    if not isinstance(dy, graph.Symbol):
+        found = [g.copy() if g is dy else g for g in found]
+    return tuple(found)
+
+
+def _sizes(op: str, shapes: Sequence[geometry.Shape], axis: Any) -> tuple[int, list[int]]:
+    """The axis and how many values each array has along it and behind it, per row before it."""
+    if not shapes:
+        raise geometry.fail(op, "at least one array", "none")
+    first = shapes[0]
+    if not first:
+        raise geometry.fail(op, "arrays with at least one axis", "a number")
+    index = geometry.axis_index(op, axis, len(first))
+    if first[index] is None:
+        raise geometry.fail(op, "an axis other than that of the samples", index)
+    for i, shape in enumerate(shapes[1:], 1):
+        if len(shape) != len(first) or any(
+            a != b for k, (a, b) in enumerate(zip(shape, first, strict=True)) if k != index
+        ):
+            raise geometry.fail(op, f"arrays of one shape but for axis {index}", f"{first} and {shape} (array {i})")
+    behind = geometry.samples((None, *first[index + 1 :]))[1]
+    return index, [int(shape[index] or 0) * behind for shape in shapes]
+
+
+def concatenate(arrays: Sequence[Any], axis: int = -1, *, out: Any = None) -> Any:
+    """Joins arrays along an existing axis, as numpy.concatenate.
+
+    Args:
+        arrays: at least one array; shapes agree but for the axis.
+        axis: the axis along which they are joined; of symbols, not that of the samples.
+        out: an array for the result.
+    """
+    op = "concatenate"
+    arrays = list(arrays)
+    names = [f"array {i}" for i in range(len(arrays))]
+    arrays = _call.arguments(op, names, arrays)
+    index, sizes = _sizes(op, [tuple(a.shape) for a in arrays], axis)
+    if len(arrays) == 1:
+        return _copied(arrays[0], out)
+
+    def join(a: Any, b: Any, out: Any = None) -> Any:
+        shape = list(a.shape)
+        shape[index] = a.shape[index] + b.shape[index]
+        n, spec = _spec(op, tuple(a.shape), tuple(b.shape), index)
+        return _call.run(op, spec, n, [a, b], tuple(shape), out, op)
+
+    del sizes
+    return join(reduce(join, arrays[:-1]), arrays[-1], out)
+
+
+def _spec(op: str, a: geometry.Shape, b: geometry.Shape, index: int) -> tuple[int | None, Any]:
+    _, (first, second) = _sizes(op, [a, b], index)
+    outer = geometry.samples((None, *(s for s in a[:index] if s is not None)))[1]
+    n = None if a[0] is None else 1
+    return n, _core.Concatenate(outer=outer, first=first, second=second)
+
+
+def _copied(x: Any, out: Any) -> Any:
+    if out is None:
+        return x if isinstance(x, graph.Symbol) else x.copy()
+    _call.check_out("concatenate", out, x.shape, x.dtype)
+    out[...] = x
+    return out
+
+
+def concatenate_backward(
+    dy: Any, arrays: Sequence[Any], axis: int = -1, *, needs: Any = None, out: Any = None
+) -> tuple[Any, ...]:
+    """The gradients of `concatenate`, one per array: the pieces of dy."""
+    op = "concatenate_backward"
+    arrays = list(arrays)
+    names = ["dy", *(f"array {i}" for i in range(len(arrays)))]
+    dy, *arrays = _call.arguments(op, names, [dy, *arrays])
+    index, _ = _sizes(op, [tuple(a.shape) for a in arrays], axis)
+    shape = list(arrays[0].shape)
+    shape[index] = sum(a.shape[index] for a in arrays)
+    geometry.same_shape(op, "dy", tuple(dy.shape), tuple(shape), ", that of the result")
+    needs = _call.flags(op, needs, len(arrays))
+    outs = _call.outs(op, out if len(arrays) > 1 or isinstance(out, (tuple, list)) else [out], len(arrays))
+    found: list[Any] = []
+    # From the back: cut the last piece off what is left.
+    rest = dy
+    for i in range(len(arrays) - 1, 0, -1):
+        head = list(rest.shape)
+        head[index] -= arrays[i].shape[index]
+        n, spec = _spec(op, tuple(head), tuple(arrays[i].shape), index)
+        like = [_Shaped(tuple(head)), arrays[i]]
+        wanted = [any(needs[:i]), needs[i]]
+        rest, piece = _call.backward(
+            op, "concatenate", spec, n, like, [None], rest, wanted, [None, outs[i]]
+        )
+        found.append(piece)
+        if rest is None:
+            rest = _Shaped(tuple(head))
+    found.append(_first(rest, needs[0], outs[0], len(arrays)))
+    return tuple(reversed(found))
+
+
+class _Shaped:
+    """Stands for an array of which only the shape is needed."""
+
+    def __init__(self, shape: geometry.Shape) -> None:
+        self.shape = shape
+
+
+def _first(rest: Any, need: bool, out: Any, count: int) -> Any:
+    if not need:
+        return None
+    if out is not None or count == 1:
+        return _copied(rest, out)
+    return rest

@@ -1,0 +1,193 @@
+"""Losses, one value per row: the last axis is reduced, as in Keras 3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convkit import geometry, graph
+from convkit.array import label_array
+from convkit.geometry import Shape
+from convkit.ops import _call
+
+
+def _pair(op: str, y_true: Any, y_pred: Any, from_logits: bool) -> tuple[Any, Any, Any, Shape]:
+    y_true, y_pred = _call.arguments(op, ["y_true", "y_pred"], [y_true, y_pred])
+    spec, shape = geometry.loss(op, tuple(y_true.shape), tuple(y_pred.shape), False, from_logits)
+    return y_true, y_pred, spec, shape
+
+
+def _samples(y_pred: Any) -> int | None:
+    return None if y_pred.shape[0] is None else 1
+
+
+def _forward(op: str, y_true: Any, y_pred: Any, from_logits: bool, out: Any) -> Any:
+    y_true, y_pred, spec, shape = _pair(op, y_true, y_pred, from_logits)
+    return _call.run(op, spec, _samples(y_pred), [y_true, y_pred], shape, out, op)
+
+
+def _backward(
+    op: str, dy: Any, y_true: Any, y_pred: Any, from_logits: bool, needs: Any, out: Any
+) -> tuple[Any, Any]:
+    name = f"{op}_backward"
+    y_true, y_pred, spec, shape = _pair(name, y_true, y_pred, from_logits)
+    dy, _ = _call.arguments(name, ["dy", "y_pred"], [dy, y_pred])
+    geometry.same_shape(name, "dy", tuple(dy.shape), shape, ", one value per row")
+    needs, out = _call.flags(name, needs, 2), _call.outs(name, out, 2)
+    found = _call.backward(
+        name, op, spec, _samples(y_pred), [y_true, y_pred], [None], dy, needs, out
+    )
+    return found[0], found[1]
+
+
+def categorical_crossentropy(
+    y_true: Any, y_pred: Any, *, from_logits: bool = False, out: Any = None
+) -> Any:
+    """-sum(y_true * log(y_pred)) over the last axis.
+
+    Probabilities are divided by their sum and kept between 1e-7 and 1 - 1e-7 first, as Keras does.
+    Targets that do not sum to one are taken as they are, gradient included.
+
+    Args:
+        y_true: (..., classes), one-hot or any weights.
+        y_pred: (..., classes): probabilities, or any numbers with from_logits=True.
+        from_logits: whether y_pred is what goes into a softmax, rather than what comes out.
+        out: an array for the result.
+
+    Returns:
+        (...).
+    """
+    return _forward("categorical_crossentropy", y_true, y_pred, from_logits, out)
+
+
+def categorical_crossentropy_backward(
+    dy: Any,
+    y_true: Any,
+    y_pred: Any,
+    *,
+    from_logits: bool = False,
+    needs: Any = None,
+    out: Any = None,
+) -> tuple[Any, Any]:
+    """The gradients (dy_true, dy_pred) of `categorical_crossentropy`; dy is (...)."""
+    return _backward("categorical_crossentropy", dy, y_true, y_pred, from_logits, needs, out)
+
+
+def _labels(op: str, y_true: Any, y_pred: Any, from_logits: bool) -> tuple[Any, Any, Any, Shape]:
+    if graph.is_symbolic([y_true, y_pred]):
+        y_true, y_pred = graph.symbol_of(y_true), graph.symbol_of(y_pred)
+    else:
+        (y_pred,) = _call.arguments(op, ["y_pred"], [y_pred])
+        if not y_pred.ndim:
+            raise geometry.fail(op, "y_pred of shape (..., classes)", y_pred.shape)
+        y_true = label_array(op, "y_true", graph.array_of(y_true), y_pred.shape[-1])
+    spec, shape = geometry.loss(op, tuple(y_true.shape), tuple(y_pred.shape), True, from_logits)
+    return y_true, y_pred, spec, shape
+
+
+def sparse_categorical_crossentropy(
+    y_true: Any, y_pred: Any, *, from_logits: bool = False, out: Any = None
+) -> Any:
+    """-log(y_pred[label]): `categorical_crossentropy` for labels in place of one-hot targets.
+
+    Args:
+        y_true: (...), whole numbers 0 .. classes - 1.
+        y_pred: (..., classes): probabilities, or any numbers with from_logits=True.
+        from_logits: whether y_pred is what goes into a softmax, rather than what comes out.
+        out: an array for the result.
+
+    Returns:
+        (...).
+    """
+    op = "sparse_categorical_crossentropy"
+    y_true, y_pred, spec, shape = _labels(op, y_true, y_pred, from_logits)
+    n = _samples(y_pred)
+    if out is None:
+        return graph.call(op, spec, n, [y_true, y_pred], [shape], _call.dtype_of(y_pred))[0]
+    _call.check_out(op, out, [s or 0 for s in shape], y_pred.dtype)
+    out[...] = graph.call(op, spec, n, [y_true, y_pred], [shape], _call.dtype_of(y_pred))[0]
+    return out
+
+
+def sparse_categorical_crossentropy_backward(
+    dy: Any,
+    y_true: Any,
+    y_pred: Any,
+    *,
+    from_logits: bool = False,
+    needs: Any = None,
+    out: Any = None,
+) -> tuple[Any, Any]:
+    """The gradients (None, dy_pred) of `sparse_categorical_crossentropy`; dy is (...)."""
+    op = "sparse_categorical_crossentropy"
+    name = f"{op}_backward"
+    y_true, y_pred, spec, shape = _labels(name, y_true, y_pred, from_logits)
+    dy, _ = _call.arguments(name, ["dy", "y_pred"], [dy, y_pred])
+    geometry.same_shape(name, "dy", tuple(dy.shape), shape, ", one value per row")
+    needs, out = _call.flags(name, needs, 2), _call.outs(name, out, 2)
+    found = _call.backward(
+        name,
+        op,
+        spec,
+        _samples(y_pred),
+        [y_true, y_pred],
+        [None],
+        dy,
+        (False, needs[1]),
+        (None, out[1]),
+    )
+    return None, found[1]
+
+
+def binary_crossentropy(
+    y_true: Any, y_pred: Any, *, from_logits: bool = False, out: Any = None
+) -> Any:
+    """The mean of -(t log p + (1 - t) log(1 - p)) over the last axis.
+
+    Args:
+        y_true: (..., size), 0 .. 1.
+        y_pred: (..., size): probabilities, kept between 1e-7 and 1 - 1e-7, or any numbers with
+            from_logits=True.
+        from_logits: whether y_pred is what goes into a sigmoid, rather than what comes out.
+        out: an array for the result.
+
+    Returns:
+        (...).
+    """
+    return _forward("binary_crossentropy", y_true, y_pred, from_logits, out)
+
+
+def binary_crossentropy_backward(
+    dy: Any,
+    y_true: Any,
+    y_pred: Any,
+    *,
+    from_logits: bool = False,
+    needs: Any = None,
+    out: Any = None,
+) -> tuple[Any, Any]:
+    """The gradients (dy_true, dy_pred) of `binary_crossentropy`; dy is (...)."""
+    return _backward("binary_crossentropy", dy, y_true, y_pred, from_logits, needs, out)
+
+
+def mean_squared_error(y_true: Any, y_pred: Any, *, out: Any = None) -> Any:
+    """The mean of (y_pred - y_true)**2 over the last axis: (..., size) to (...)."""
+    return _forward("mean_squared_error", y_true, y_pred, False, out)
+
+
+def mean_squared_error_backward(
+    dy: Any, y_true: Any, y_pred: Any, *, needs: Any = None, out: Any = None
+) -> tuple[Any, Any]:
+    """The gradients (dy_true, dy_pred) of `mean_squared_error`; dy is (...)."""
+    return _backward("mean_squared_error", dy, y_true, y_pred, False, needs, out)
+
+
+def mean_absolute_error(y_true: Any, y_pred: Any, *, out: Any = None) -> Any:
+    """The mean of |y_pred - y_true| over the last axis: (..., size) to (...)."""
+    return _forward("mean_absolute_error", y_true, y_pred, False, out)
+
+
+def mean_absolute_error_backward(
+    dy: Any, y_true: Any, y_pred: Any, *, needs: Any = None, out: Any = None
+) -> tuple[Any, Any]:
+    """The gradients (dy_true, dy_pred) of `mean_absolute_error`; 0 where they are equal."""
+    return _backward("mean_absolute_error", dy, y_true, y_pred, False, needs, out)

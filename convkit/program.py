@@ -1,0 +1,106 @@
+"""Graphs as native programs: values get a place, nodes are handed over in order, arrays are bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from convkit import _core
+from convkit.graph import Node, Symbol, ordered_nodes, root
+
+# Dtypes of arrays that a program reads itself; see SourceType in csrc/specs.h.
+SOURCE_TYPES = {
+    "uint8": 0,
+    "int32": 1,
+    "int64": 2,
+    "float32": 3,
+    "float64": 4,
+    "bool": 5,
+}
+
+
+def gather(source: Symbol, index: Symbol | None, dtype: str, scale: float = 1.0) -> Symbol:
+    """Records rows of `source` (those that `index` names, or one after the other) as `dtype`.
+
+    Args:
+        source: a symbol at "source" (with index) or "fed" (without), of a dtype in SOURCE_TYPES.
+        dtype: "float32", "float64", or "int32" for labels.
+        scale: factor for what is read.
+    """
+    spec = _core.Gather(
+        size=prod(s for s in source.shape[1:] if s is not None),
+        type=SOURCE_TYPES[source.dtype],
+        scale=scale,
+    )
+    kernel = "gather_labels" if dtype == "int32" else "gather"
+    node = Node(kernel, spec, [source, index], [])
+    result = Symbol((None, *source.shape[1:]), dtype, node=node)
+    node.outputs = [result]
+    return result
+
+
+class Program:
+    """A native program that computes `results` and carries out `effects`.
+
+    Args:
+        dtype: "float32" or "float64", that of its kernels.
+        results: symbols whose values are wanted; each is written to an array bound to it.
+        effects: nodes that change variables.
+
+    Variables are bound when the program is made, and used where they are: what a program changes is
+    seen by everything else that holds the variable.
+    """
+
+    def __init__(
+        self, dtype: str, results: Sequence[Symbol] = (), effects: Iterable[Node] = ()
+    ) -> None:
+        self.native = _core.Program(dtype)
+        self.nodes = [
+            node for node in ordered_nodes([*results, *effects]) if node.kernel != "reshape"
+        ]
+        self._ids: dict[int, int] = {}
+        self._symbols: list[Symbol] = []  # what _ids was made for stays alive
+        wanted = {id(root(result)) for result in results}
+        for node in self.nodes:
+            arguments = [
+                -1 if value is None else self._value(root(value), wanted)
+                for value in [*node.inputs, *node.outputs]
+            ]
+            self.native.node(node.kernel, node.spec, arguments)
+        for symbol in self._symbols:
+            if symbol.variable is not None:
+                self.bind(symbol, symbol.variable.value)
+
+    def _value(self, symbol: Symbol, wanted: set[int]) -> int:
+        if id(symbol) in self._ids:
+            return self._ids[id(symbol)]
+        per_sample = bool(symbol.shape) and symbol.shape[0] is None
+        elements = prod(s for s in symbol.shape if s is not None)
+        item_bytes = np.dtype(symbol.dtype).itemsize
+        if symbol.place in ("state", "source"):
+            value = self.native.state(item_bytes, elements)
+        elif symbol.place == "fed" or id(symbol) in wanted:
+            value = self.native.fed(item_bytes, elements)
+        else:
+            value = self.native.arena(item_bytes, elements, per_sample)
+        self._ids[id(symbol)] = value
+        self._symbols.append(symbol)
+        return int(value)
+
+    def bind(self, symbol: Symbol, array: np.ndarray) -> None:
+        """Has the program use `array` for a fed symbol, a source or a result.
+
+        The array must be C-contiguous and of the symbol's dtype; its first axis counts samples.
+        """
+        self.native.bind(self._ids[id(root(symbol))], array)
+
+    def run(self, begin: int, end: int, batch_size: int, seconds: float = float("inf")) -> int:
+        """Runs samples begin .. end in steps of batch_size; the last may be smaller.
+
+        Returns:
+            The sample it came to: `end`, or less if `seconds` had passed after a step.
+        """
+        return int(self.native.run(begin, end, batch_size, seconds))

@@ -1,0 +1,30 @@
+"""The process's source of random numbers: initial weights, shuffles, dropout.
+
+Everything is drawn on the host from one Philox generator, so that a seed gives the same bits
+whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_generator: np.random.Generator | None = None
+
+
+def seed(value: int | None) -> None:
+    """Starts the generator anew; None: from the operating system's entropy."""
+    global _generator
+    _generator = np.random.Generator(np.random.Philox(value))
+
+
+def generator() -> np.random.Generator:
+    """The generator that everything draws from."""
+    if _generator is None:
+        seed(None)
+    assert _generator is not None
+    return _generator
+
+
+def draw_seed() -> int:
+    """A seed for a generator of its own, drawn from the process's."""
+    return int(generator().integers(2**62))

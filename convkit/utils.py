@@ -1,0 +1,61 @@
+"""Helpers with Keras's names: one-hot labels and the random seed."""
+
+from __future__ import annotations
+
+import random as python_random
+from typing import Any
+
+import numpy as np
+
+from convkit import geometry
+from convkit import random as convkit_random
+
+
+def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:
+    """Labels as one-hot rows.
+
+    Args:
+        x: whole numbers from 0, of any shape; a last axis of size 1 is dropped.
+        num_classes: how many classes; None: the largest label plus one.
+
+    Returns:
+        float32 array of shape (*x.shape, num_classes).
+
+    Raises:
+        ValueError: a label is negative, not whole, or not below num_classes.
+    """
+    labels = np.asarray(x)
+    if labels.dtype.kind not in "fiub":
+        raise TypeError(f"to_categorical: expected whole numbers, got dtype {labels.dtype}")
+    whole = labels.astype(np.int64)
+    if labels.dtype.kind == "f" and not np.array_equal(labels, whole):
+        raise geometry.fail("to_categorical", "whole numbers", "fractions")
+    if whole.ndim > 1 and whole.shape[-1] == 1:
+        whole = whole[..., 0]
+    if num_classes is None:
+        if not whole.size:
+            raise geometry.fail("to_categorical", "at least one label or num_classes", "neither")
+        num_classes = int(whole.max()) + 1
+    classes = geometry.integer("to_categorical", "num_classes", num_classes, 1)
+    if whole.size and (whole.min() < 0 or whole.max() >= classes):
+        worst = whole.min() if whole.min() < 0 else whole.max()
+        raise geometry.fail("to_categorical", f"labels between 0 and {classes - 1}", worst)
+    result = np.zeros((*whole.shape, classes), np.float32)
+    np.put_along_axis(result, whole[..., None], 1, axis=-1)
+    return result
+
+
+def set_random_seed(seed: int) -> None:
+    """Seeds convkit, NumPy's global generator and Python's `random`.
+
+    With a seed, two runs of a program give the same bits, whatever the number of threads.
+
+    Args:
+        seed: 0 .. 2**32 - 1.
+    """
+    number = geometry.integer("set_random_seed", "seed", seed, 0) if seed < 2**31 else seed
+    if not 0 <= number < 2**32:
+        raise geometry.fail("set_random_seed", "a seed between 0 and 2**32 - 1", seed)
+    python_random.seed(number)
+    np.random.seed(number)  # noqa: NPY002 - callers who use the global generator expect it
+    convkit_random.seed(number)

@@ -1,0 +1,24 @@
+// convkit._core: the contents of the module, in order.
+#include <pybind11/pybind11.h>
+
+#include <cstdlib>
+
+#include "backend.h"
+#include "bind.h"
+
+PYBIND11_MODULE(_core, m) {
+    m.doc() = "Native kernels of convkit; the public functions are in convkit.ops.";
+    m.attr("__version__") = CONVKIT_VERSION;
+    convkit::bind_specs(m);
+    convkit::bind_kernels(m);
+    convkit::bind_program(m);
+    m.attr("cuda_built") = false;
+
+    if (const char* name = std::getenv("CONVKIT_BACKEND"); name && *name) {
+        try {
+            convkit::use_backend(name);
+        } catch (const std::exception& error) {
+            throw pybind11::import_error(std::string("CONVKIT_BACKEND: ") + error.what());
+        }
+    }
+}

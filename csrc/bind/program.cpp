@@ -1,0 +1,90 @@
+// Program for Python: built value by value and node by node, then run with the GIL released.
+#include "program.h"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <map>
+
+#include "array.h"
+#include "bind.h"
+
+namespace convkit {
+namespace {
+
+// A program and the arrays that it points to.
+class BoundProgram {
+   public:
+    explicit BoundProgram(const std::string& dtype) : program_(dtype == "float64") {
+        expect(dtype == "float32" || dtype == "float64", "program", "dtype float32 or float64");
+    }
+
+    int arena(int64_t item_bytes, int64_t elements, bool per_sample) {
+        return program_.add_value(Place::kArena, item_bytes, elements, per_sample);
+    }
+    int fed(int64_t item_bytes, int64_t elements) {
+        return program_.add_value(Place::kFed, item_bytes, elements, true);
+    }
+    int state(int64_t item_bytes, int64_t elements) {
+        return program_.add_value(Place::kState, item_bytes, elements, false);
+    }
+    void node(const std::string& kernel, const Spec& spec, const std::vector<int>& arguments) {
+        program_.add_node(kernel, spec, arguments);
+    }
+
+    // State: all elements; the source of a gather and what is fed: whole rows.
+    void bind(int id, const py::array& array) {
+        const Value& value = program_.values().at(id);
+        bool writes = false, source = false;
+        for (const Node& node : program_.nodes())
+            for (size_t i = 0; i < node.arguments.size(); ++i)
+                if (node.arguments[i] == id) {
+                    writes |= node.kernel->arguments[i].writes;
+                    source |= node.kernel->arguments[i].element == Element::kAny;
+                }
+        const ArrayView a = view(array, writes, "program");
+        expect(a.item_bytes == value.item_bytes, "program", "an array of another dtype");
+        const bool rows = value.place == Place::kFed || source;
+        expect(a.elements == value.elements * (rows ? a.rows : 1), "program",
+               "an array of another size");
+        program_.bind(id, a.data, a.rows);
+        arrays_[id] = array;
+    }
+
+    int64_t run(int64_t begin, int64_t end, int64_t batch_size, double seconds) {
+        // Ctrl-C between nodes: what Python's handler raises ends the run.
+        const auto poll = [] {
+            py::gil_scoped_acquire acquire;
+            if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+        };
+        py::gil_scoped_release release;
+        return program_.run(begin, end, batch_size, seconds, poll);
+    }
+
+    int64_t arena_bytes(int64_t n) const { return program_.arena_bytes(n); }
+    int64_t unshared_bytes(int64_t n) const { return program_.unshared_bytes(n); }
+
+   private:
+    Program program_;
+    std::map<int, py::array> arrays_;
+};
+
+}  // namespace
+
+void bind_program(py::module_& m) {
+    py::class_<BoundProgram>(m, "Program",
+                             "Kernel calls in a fixed order over fed arrays, state and an arena.")
+        .def(py::init<const std::string&>(), py::arg("dtype"))
+        .def("arena", &BoundProgram::arena, py::arg("item_bytes"), py::arg("elements"),
+             py::arg("per_sample"))
+        .def("fed", &BoundProgram::fed, py::arg("item_bytes"), py::arg("elements"))
+        .def("state", &BoundProgram::state, py::arg("item_bytes"), py::arg("elements"))
+        .def("node", &BoundProgram::node, py::arg("kernel"), py::arg("spec"), py::arg("arguments"))
+        .def("bind", &BoundProgram::bind, py::arg("value"), py::arg("array"))
+        .def("run", &BoundProgram::run, py::arg("begin"), py::arg("end"), py::arg("batch_size"),
+             py::arg("seconds"))
+        .def("arena_bytes", &BoundProgram::arena_bytes, py::arg("n"))
+        .def("unshared_bytes", &BoundProgram::unshared_bytes, py::arg("n"));
+}
+
+}  // namespace convkit

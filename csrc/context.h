@@ -1,0 +1,43 @@
+// What a kernel runs in: how many threads, and scratch memory. parallel_for is the one seam to
+// OpenMP (context.cpp); everything here is compiled into every instruction set's namespace or is a
+// plain call into baseline code, so nothing of it can leak from one set into another.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace convkit {
+
+struct Context {
+    int threads = 1;  // at most this many; the work is cut by shape, never by this number
+};
+
+// Scratch of the calling thread, 64-byte aligned, kept for the next call; contents are undefined.
+// Each slot is a buffer of its own and holds until the same thread asks for the same slot again.
+// Throws std::bad_alloc.
+enum ScratchSlot { kShared, kPackA, kPackB, kLocal, kScratchSlots };
+void* scratch(ScratchSlot slot, size_t bytes);
+
+template <class T>
+static inline T* scratch(ScratchSlot slot, int64_t elements) {
+    return static_cast<T*>(scratch(slot, static_cast<size_t>(elements) * sizeof(T)));
+}
+
+// Calls body(data, begin, end) over pieces that cover 0 .. count, on up to context.threads threads.
+// Runs serially inside another parallel_for and where the work (count * cost, in rough
+// nanoseconds) is too small to wake a thread for. An exception in a body is rethrown here.
+using RangeBody = void (*)(void* data, int64_t begin, int64_t end);
+void parallel_for(const Context& context, int64_t count, double cost, RangeBody body, void* data);
+
+// The same for a callable: parallel_for(context, count, cost, [&](int64_t begin, int64_t end) {…}).
+template <class Body>
+static inline void parallel_for(const Context& context, int64_t count, double cost, Body&& body) {
+    parallel_for(
+        context, count, cost,
+        [](void* data, int64_t begin, int64_t end) {
+            (*static_cast<Body*>(data))(begin, end);
+        },
+        const_cast<void*>(static_cast<const void*>(&body)));
+}
+
+}  // namespace convkit

@@ -1,0 +1,630 @@
+// 2-D convolution (cross-correlation), as matrix products (gemm.h).
+//
+//   y[i, oh, ow, f] = bias[f] + sum over kh, kw, c of
+//       x[i, oh * stride - pad + kh * dilation, ow * stride - pad + kw * dilation, c]
+//       * kernel[kh, kw, c, f], where the pixel lies in the picture
+//
+// x, dx (n, height, width, channels); kernel, dkernel (kernel_height, kernel_width,
+// channels / groups, filters); bias, dbias (filters), may be null; y, dy (n, out_height, out_width,
+// filters). Each group of channels makes its own group of filters.
+//
+// Forward and dkernel: a row of the left matrix is the window under an output pixel (im2col), made
+// in small blocks. dx: for one row ih of the picture, a row of the left matrix holds, for one
+// column ow, the rows of dy that ih took part in; the product has kernel_width * channels columns,
+// and what falls onto one pixel is then gathered. So neither pays for the border of the picture,
+// and each row of dx is written by one thread. Where filters are few, see Planes.
+#include "cpu_kernels.h"
+#include "gemm.h"
+
+namespace convkit {
+namespace CONVKIT_ISA {
+namespace {
+
+// Output positions `out` in 0 .. count with 0 <= out * stride + offset < size.
+Range inside(int64_t offset, int64_t stride, int64_t size, int64_t count) {
+    const int64_t begin = offset < 0 ? divide_up(-offset, stride) : 0;
+    const int64_t end = offset < size ? divide_up(size - offset, stride) : 0;
+    return {std::min(begin, count), std::max(std::min(begin, count), std::min(end, count))};
+}
+
+// Samples that are worked on together, so that pixels with the same place fill a block.
+int64_t samples_together(const Conv2d& s, int64_t n) {
+    return std::min(n, std::max<int64_t>(1, kBlockRows / s.out_width));
+}
+
+// Windows of x as rows (kernel_height, kernel_width, channels / groups), for one group. Pixels are
+// numbered (sample, oh, ow), or (oh, sample, ow): then the pixels of a block share their place in
+// the picture, and rows of the kernel beyond its border are left out of the product.
+template <class T>
+struct Windows {
+    const Conv2d& s;
+    const T* x;  // first channel of the group in the first sample
+    const T* x_end;
+    int64_t samples;
+    bool by_sample;
+
+    struct Row {
+        int64_t sample, oh;
+    };
+    Row row(int64_t index) const {
+        if (by_sample) return {index / s.out_height, index % s.out_height};
+        return {index % samples, index / samples};
+    }
+
+    Range depth(int64_t first, int64_t count) const {
+        const int64_t size = s.kernel_width * (s.channels / s.groups);
+        const Range top = kernel_rows(first), bottom = kernel_rows(first + count - 1);
+        return {std::min(top.begin, bottom.begin) * size, std::max(top.end, bottom.end) * size};
+    }
+
+    void pack(int64_t first, int64_t count, int64_t begin, int64_t end, T* dst) const {
+        for (int64_t m = first; m < first + count;) {
+            const int64_t ow = m % s.out_width;
+            const int64_t run = std::min(s.out_width - ow, first + count - m);
+            pack_run(row(m / s.out_width), ow, run, begin, end, dst);
+            m += run;
+            dst += run * kStride<T>;
+        }
+    }
+
+ private:
+    // Rows of the kernel that lie inside the picture for pixel m.
+    Range kernel_rows(int64_t m) const {
+        const int64_t top = row(m / s.out_width).oh * s.stride_height - s.pad_top;
+        return inside(top, s.dilation_height, s.height, s.kernel_height);
+    }
+
+    // The windows of pixels ow .. ow + run of one output row.
+    void pack_run(Row r, int64_t ow, int64_t run, int64_t begin, int64_t end, T* dst) const {
+        const int64_t channels = s.channels / s.groups;
+        // Taps that lie side by side in memory are copied together.
+        const int64_t together = s.groups == 1 && s.dilation_width == 1 ? s.kernel_width : 1;
+        const T* image = x + r.sample * s.input_size();
+        for (int64_t k = begin; k < end;) {
+            const int64_t tap = k / channels / together * together;
+            const int64_t stop = std::min(end, (tap + together) * channels);
+            const int64_t kh = tap / s.kernel_width, kw = tap % s.kernel_width;
+            const int64_t ih = r.oh * s.stride_height - s.pad_top + kh * s.dilation_height;
+            T* out = dst + (k - begin);
+            if (ih < 0 || ih >= s.height) {
+                for (int64_t i = 0; i < run; ++i) fill_zero(out + i * kStride<T>, stop - k);
+            } else {
+                const Range part = {k - tap * channels, stop - tap * channels};
+                copy_taps(image + ih * s.width * s.channels,
+                          kw * s.dilation_width - s.pad_left, together, part, ow, run, out);
+            }
+            k = stop;
+        }
+    }
+
+    // Values `part` of the `together` pixels that begin `offset` columns off the window's place
+    // in `line`, a row of the picture.
+    void copy_taps(const T* line, int64_t offset, int64_t together, Range part, int64_t ow,
+                   int64_t run, T* dst) const {
+        const int64_t count = part.end - part.begin, channels = s.channels / s.groups;
+        const Range whole = inside(offset, s.stride_width, s.width - together + 1, s.out_width);
+        for (int64_t i = 0; i < run; ++i, dst += kStride<T>) {
+            const int64_t iw = (ow + i) * s.stride_width + offset;
+            if (ow + i >= whole.begin && ow + i < whole.end) {
+                const T* src = line + iw * s.channels + part.begin;
+                copy_over(dst, src, count, x_end - src);
+                continue;
+            }
+            const int64_t first = std::max(part.begin, -iw * channels);
+            const int64_t last = std::min(part.end, (s.width - iw) * channels);
+            fill_zero(dst, count);
+            if (first < last) {
+                std::memcpy(dst + (first - part.begin), line + (iw * s.channels + first),
+                            static_cast<size_t>(last - first) * sizeof(T));
+            }
+        }
+    }
+};
+
+// For few filters: the channels of x as planes of pixels, padded with zeros, so that a tap of the
+// kernel is a shift, and pixels fill the lanes. Strides take the planes apart into their phases.
+// A plane has the pitch `width`; of each of its rows the first out_width pixels are outputs.
+template <class T>
+struct Planes {
+    const Conv2d& s;
+    int64_t channels, units, taps;
+    int64_t width;         // columns of a plane
+    int64_t bands, rows;   // the outputs are cut into bands of at most so many rows
+    int64_t plane_size;
+
+    explicit Planes(const Conv2d& s)
+        : s(s),
+          channels(s.channels / s.groups),
+          units(s.filters / s.groups),
+          taps(s.kernel_height * s.kernel_width * channels),
+          width(s.out_width + (s.kernel_width - 1) * s.dilation_width / s.stride_width) {
+        constexpr int64_t kPixels = 1024;
+        bands = divide_up(s.out_height, std::max<int64_t>(1, kPixels / width));
+        rows = divide_up(s.out_height, bands);
+        plane_size = width * (rows + (s.kernel_height - 1) * s.dilation_height / s.stride_height);
+    }
+
+    int64_t planes() const { return channels * s.stride_height * s.stride_width; }
+    int64_t pixels() const { return round_up(rows * width, kLanes<T>); }
+    // Behind the planes: space to read whole registers, then a plane of ones.
+    int64_t ones() const { return planes() * plane_size + kLanes<T>; }
+    int64_t size() const { return ones() + pixels(); }
+
+    // Whether they are expected to be faster than Windows; in half cycles per output pixel.
+    bool pay() const {
+        constexpr int64_t kMostValues = 1 << 16;
+        if (units > kFewRows || size() > kMostValues) return false;
+        const int64_t runs = s.groups == 1 && s.dilation_width == 1 ? 1 : s.kernel_width;
+        const int64_t here = taps * units * width / (s.out_width * kLanes<T>) + 3 * channels + 6;
+        return here < taps + 3 * s.kernel_height * runs;
+    }
+
+    // Offsets of the taps in the order of the kernel, then of the plane of ones.
+    void offsets(int64_t* offset) const {
+        for (int64_t kh = 0; kh < s.kernel_height; ++kh) {
+            for (int64_t kw = 0; kw < s.kernel_width; ++kw) {
+                const int64_t ih = kh * s.dilation_height, iw = kw * s.dilation_width;
+                const int64_t phase =
+                    ih % s.stride_height * s.stride_width + iw % s.stride_width;
+                for (int64_t c = 0; c < channels; ++c) {
+                    *offset++ = (phase * channels + c) * plane_size +
+                                ih / s.stride_height * width + iw / s.stride_width;
+                }
+            }
+        }
+        *offset = ones();
+    }
+
+    Range band(int64_t i) const { return {cut(s.out_height, bands, i), cut(s.out_height, bands, i + 1)}; }
+
+    // From the group's first channel in one sample, for the outputs from row `oh`.
+    void fill(const T* x, const T* x_end, int64_t oh, T* dst) const {
+        for (int64_t phase = 0; phase < s.stride_height * s.stride_width; ++phase) {
+            const int64_t top = oh * s.stride_height + phase / s.stride_width - s.pad_top;
+            const int64_t left = phase % s.stride_width - s.pad_left;
+            const Range part = inside(left, s.stride_width, s.width, width);
+            for (int64_t c = 0; c < channels; ++c) {
+                for (int64_t i = 0; i < plane_size; i += width, dst += width) {
+                    const int64_t ih = top + i / width * s.stride_height;
+                    fill_row(ih < 0 || ih >= s.height ? Range{0, 0} : part,
+                             x + (ih * s.width + left) * s.channels + c, x_end, dst);
+                }
+            }
+        }
+        fill_zero(dst, kLanes<T>);
+    }
+
+    // dy of one group and band as planes (units, pixels), zero beside the outputs.
+    void fill_gradient(const T* dy, const T* dy_end, int64_t height, T* dst) const {
+        fill_zero(dst, units * pixels());
+        for (int64_t oh = 0; oh < height; ++oh) {
+            for (int64_t ow = 0; ow < s.out_width; ow += kLanes<T>) {
+                const int64_t count = std::min<int64_t>(kLanes<T>, s.out_width - ow);
+                Vec<T> square[kLanes<T>] = {};
+                for (int64_t i = 0; i < count; ++i) {
+                    const T* src = dy + (oh * s.out_width + ow + i) * s.filters;
+                    square[i] = dy_end - src >= kLanes<T> ? load(src) : load_partial(src, units);
+                }
+                transpose<T>(square);
+                for (int64_t f = 0; f < units; ++f) {
+                    T* out = dst + f * pixels() + oh * width + ow;
+                    count == kLanes<T> ? store(out, square[f])
+                                       : store_partial(out, square[f], count);
+                }
+            }
+        }
+    }
+
+    // The outputs of one band from their planes (units, pixels).
+    void write(const T* planes, const T* bias, int64_t height, T* y) const {
+        const Vec<T> shift = bias ? load_partial(bias, units) : Vec<T>{};
+        T* end = y + height * s.out_width * s.filters;
+        for (int64_t oh = 0; oh < height; ++oh) {
+            for (int64_t ow = 0; ow < s.out_width; ow += kLanes<T>) {
+                Vec<T> square[kLanes<T>] = {};
+                for (int64_t f = 0; f < units; ++f) {
+                    square[f] = load(planes + f * pixels() + oh * width + ow);
+                }
+                transpose<T>(square);
+                const int64_t count = std::min<int64_t>(kLanes<T>, s.out_width - ow);
+                for (int64_t i = 0; i < count; ++i, y += s.filters) {
+                    const Vec<T> value = bias ? square[i] + shift : square[i];
+                    // What is written too far belongs to the next pixel, which follows.
+                    s.groups == 1 && end - y >= kLanes<T> ? store(y, value)
+                                                          : store_partial(y, value, units);
+                }
+            }
+        }
+    }
+
+ private:
+    void fill_row(Range part, const T* src, const T* x_end, T* dst) const {
+        const int64_t step = s.stride_width * s.channels, count = part.end - part.begin;
+        fill_zero(dst, part.begin);
+        if (step == 1) {
+            const int64_t readable = count > 0 ? x_end - (src + part.begin) : 0;
+            copy_over(dst + part.begin, src + part.begin, count, readable);
+        } else {
+            for (int64_t q = part.begin; q < part.end; ++q) dst[q] = src[q * step];
+        }
+        fill_zero(dst + part.end, width - part.end);
+    }
+};
+
+// The taps of a window through which input position `at` (padding included) reached outputs, along
+// one axis: tap + i * step reached out - i * out_step, for i in 0 .. count. Where count is 0, tap
+// still grows with `at`.
+struct Taps {
+    int64_t tap, step, count;
+    int64_t out, out_step;
+};
+
+int64_t greatest_common_divisor(int64_t a, int64_t b) {
+    while (b != 0) {
+        const int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+Taps find_taps(int64_t at, int64_t kernel, int64_t stride, int64_t dilation, int64_t outputs) {
+    const int64_t common = greatest_common_divisor(stride, dilation);
+    Taps taps = {0, stride / common, 0, 0, dilation / common};
+    const int64_t candidates = std::min(taps.step, kernel);
+    while (taps.tap < candidates && (at - taps.tap * dilation) % stride != 0) ++taps.tap;
+    if (taps.tap == candidates || at < taps.tap * dilation) return taps;
+    taps.out = (at - taps.tap * dilation) / stride;
+    const int64_t end =
+        std::min(divide_up(kernel - taps.tap, taps.step), taps.out / taps.out_step + 1);
+    const int64_t skip =
+        taps.out < outputs ? 0 : std::min(end, (taps.out - outputs) / taps.out_step + 1);
+    taps.tap += skip * taps.step;
+    taps.out -= skip * taps.out_step;
+    taps.count = end - skip;
+    return taps;
+}
+
+// Rows of dy as they meet a row of x, for one group. Of the rows of the picture, those are taken
+// that have the same remainder of ih / stride: they were reached through the same taps. Numbered
+// (row, sample, ow); values are (tap, filters / groups), the taps in the order of tap_order().
+template <class T>
+struct GradientRows {
+    const Conv2d& s;
+    const T* dy;  // first filter of the group in the first sample
+    const T* dy_end;
+    int64_t samples;
+    int64_t remainder;
+
+    // Where the taps of one Taps follow each other without a gap.
+    static int64_t tap_order(const Conv2d& s, int64_t tap) {
+        const int64_t step =
+            s.stride_height / greatest_common_divisor(s.stride_height, s.dilation_height);
+        int64_t position = tap / step;
+        for (int64_t i = 0; i < std::min(tap % step, s.kernel_height); ++i) {
+            position += divide_up(s.kernel_height - i, step);
+        }
+        return position;
+    }
+
+    int64_t ih(int64_t row) const { return remainder + row / samples * s.stride_height; }
+    Taps taps(int64_t row) const {
+        return find_taps(ih(row) + s.pad_top, s.kernel_height, s.stride_height,
+                         s.dilation_height, s.out_height);
+    }
+
+    Range depth(int64_t first, int64_t count) const {
+        const int64_t size = s.filters / s.groups;
+        const Range top = positions(first / s.out_width);
+        const Range bottom = positions((first + count - 1) / s.out_width);
+        return {std::min(top.begin, bottom.begin) * size, std::max(top.end, bottom.end) * size};
+    }
+
+    void pack(int64_t first, int64_t count, int64_t begin, int64_t end, T* dst) const {
+        for (int64_t m = first; m < first + count;) {
+            const int64_t ow = m % s.out_width;
+            const int64_t run = std::min(s.out_width - ow, first + count - m);
+            pack_run(m / s.out_width, ow, run, begin, end, dst);
+            m += run;
+            dst += run * kStride<T>;
+        }
+    }
+
+ private:
+    Range positions(int64_t row) const {
+        const Taps t = taps(row);
+        const int64_t begin = tap_order(s, t.tap);
+        return {begin, begin + t.count};
+    }
+
+    void pack_run(int64_t row, int64_t ow, int64_t run, int64_t begin, int64_t end, T* dst) const {
+        const int64_t size = s.filters / s.groups;
+        const Taps t = taps(row);
+        const Range own = positions(row);
+        const T* image = dy + row % samples * s.output_size() + ow * s.filters;
+        for (int64_t k = begin; k < end;) {
+            const int64_t position = k / size;
+            const int64_t stop = std::min(end, (position + 1) * size);
+            T* out = dst + (k - begin);
+            if (position < own.begin || position >= own.end) {
+                for (int64_t i = 0; i < run; ++i) fill_zero(out + i * kStride<T>, stop - k);
+            } else {
+                const int64_t oh = t.out - (position - own.begin) * t.out_step;
+                const T* src = image + oh * s.out_width * s.filters + k % size;
+                for (int64_t i = 0; i < run; ++i, src += s.filters) {
+                    copy_over(out + i * kStride<T>, src, stop - k, dy_end - src);
+                }
+            }
+            k = stop;
+        }
+    }
+};
+
+// dx of one row and some of its channels, gathered from product (out_width, `pitch`), whose
+// columns are (kernel_width, channels). `columns` has the taps of each column of the picture.
+template <class T>
+void gather_row(const Conv2d& s, const Taps* columns, const T* product, int64_t pitch,
+                int64_t channels, T* dx) {
+    const T* end = dx + s.width * s.channels;
+    for (int64_t iw = 0; iw < s.width; ++iw, dx += s.channels) {
+        const Taps& t = columns[iw];
+        const int64_t step = t.step * channels - t.out_step * pitch;
+        for (int64_t c = 0; c < channels; c += kLanes<T>) {
+            const T* src = product + t.out * pitch + t.tap * channels + c;
+            Vec<T> sum{};
+            for (int64_t i = 0; i < t.count; ++i) sum += load(src + i * step);
+            // What is written too far belongs to the next pixel, which follows.
+            const bool roomy = channels == s.channels && end - (dx + c) >= kLanes<T>;
+            if (roomy || channels - c >= kLanes<T>) {
+                store(dx + c, sum);
+            } else {
+                store_partial(dx + c, sum, channels - c);
+            }
+        }
+    }
+}
+
+// Channels of one product of the input gradient: its columns are to stay in the cache.
+template <class T>
+int64_t channel_block(const Conv2d& s) {
+    const int64_t channels = s.channels / s.groups;
+    const int64_t most = std::max(kPanel<T>, kBlockColumns / s.kernel_width / kPanel<T> * kPanel<T>);
+    return std::min(channels, most);
+}
+
+template <class T>
+void conv2d_planes(const Context& context, const Planes<T>& p, int64_t n, const T* x,
+                   const T* kernel, const T* bias, T* y) {
+    const Conv2d& s = p.s;
+    int64_t* offsets = scratch<int64_t>(kShared, p.taps + 1);
+    p.offsets(offsets);
+    const int64_t tasks = n * p.bands * s.groups;
+    const double work = static_cast<double>(n) * s.multiply_adds() / tasks;
+    parallel_for(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
+        T* planes = scratch<T>(kPackA, p.size());
+        T* product = scratch<T>(kLocal, p.units * p.pixels() + kLanes<T>);
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t filter = i % s.groups * p.units, sample = i / s.groups / p.bands;
+            const Range band = p.band(i / s.groups % p.bands);
+            p.fill(x + sample * s.input_size() + i % s.groups * p.channels,
+                   x + n * s.input_size(), band.begin, planes);
+            multiply_shifted<T>(kernel + filter, s.filters, planes, offsets, p.units, p.pixels(),
+                                p.taps, product, p.pixels());
+            p.write(product, bias ? bias + filter : nullptr, band.end - band.begin,
+                    y + (sample * s.out_height + band.begin) * s.out_width * s.filters + filter);
+        }
+    });
+}
+
+template <class T>
+void conv2d_planes_backward_kernel(const Context& context, const Planes<T>& p, int64_t n,
+                                   const T* dy, const T* x, T* dkernel, T* dbias) {
+    const Conv2d& s = p.s;
+    const int64_t images = n * p.bands, size = (p.taps + 1) * p.units * kLanes<T>;
+    const int64_t slots = std::max<int64_t>(
+        1, std::min({int64_t{16}, images / 4, (int64_t{1} << 20) / (s.groups * size)}));
+    T* sums = scratch<T>(kShared, slots * s.groups * size +
+                                      (p.taps + 1) * static_cast<int64_t>(8 / sizeof(T)));
+    int64_t* offsets = reinterpret_cast<int64_t*>(sums + slots * s.groups * size);
+    p.offsets(offsets);
+    const double work = static_cast<double>(n) * s.multiply_adds() / (slots * s.groups);
+    parallel_for(context, slots * s.groups, multiply_cost<T>(work),
+                 [&](int64_t begin, int64_t end) {
+        T* planes = scratch<T>(kPackA, p.size());
+        T* gradient = scratch<T>(kPackB, p.units * p.pixels());
+        for (int64_t q = 0; q < p.pixels(); ++q) planes[p.ones() + q] = T(1);
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t slot = i / s.groups, group = i % s.groups;
+            fill_zero(sums + i * size, size);
+            for (int64_t j = cut(images, slots, slot); j < cut(images, slots, slot + 1); ++j) {
+                const int64_t sample = j / p.bands;
+                const Range band = p.band(j % p.bands);
+                p.fill(x + sample * s.input_size() + group * p.channels, x + n * s.input_size(),
+                       band.begin, planes);
+                p.fill_gradient(dy + sample * s.output_size() +
+                                    band.begin * s.out_width * s.filters + group * p.units,
+                                dy + n * s.output_size(), band.end - band.begin, gradient);
+                correlate_shifted<T>(planes, offsets, gradient, p.pixels(), p.units, p.pixels(),
+                                     p.taps + 1, sums + i * size);
+            }
+        }
+    });
+    for (int64_t group = 0; group < s.groups; ++group) {
+        for (int64_t i = 0; i < (p.taps + 1) * p.units; ++i) {
+            Vec<T> total{};
+            for (int64_t slot = 0; slot < slots; ++slot) {
+                total += load(sums + (slot * s.groups + group) * size + i * kLanes<T>);
+            }
+            const int64_t tap = i / p.units, filter = group * p.units + i % p.units;
+            if (tap < p.taps) {
+                dkernel[tap * s.filters + filter] = sum<T>(total);
+            } else if (dbias) {
+                dbias[filter] = sum<T>(total);
+            }
+        }
+    }
+}
+
+}  // namespace
+
+template <class T>
+void conv2d(const Context& context, const Conv2d& s, int64_t n, const T* x, const T* kernel,
+            const T* bias, T* y) {
+    if (n == 0) return;
+    const Planes<T> planes(s);
+    if (planes.pay()) return conv2d_planes(context, planes, n, x, kernel, bias, y);
+    const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
+    const int64_t depth = s.kernel_height * s.kernel_width * channels;
+    const int64_t packed_group = packed_size<T>(depth, units);
+    T* packed = scratch<T>(kShared, s.groups * packed_group);
+    parallel_for(context, s.groups, 0.1 * depth * units, [&](int64_t begin, int64_t end) {
+        for (int64_t group = begin; group < end; ++group) {
+            const T* source = kernel + group * units;
+            pack_lanes(depth, units, 0, depth, [&](int64_t k) { return source + k * s.filters; },
+                       packed + group * packed_group);
+        }
+    });
+
+    const int64_t together = samples_together(s, n), sample_blocks = divide_up(n, together);
+    const int64_t pixels = together * s.out_height * s.out_width;
+    const int64_t pixel_blocks = divide_up(pixels, kBlockRows);
+    const int64_t column_blocks = divide_up(units, kBlockColumns);
+    const int64_t tasks = s.groups * sample_blocks * pixel_blocks * column_blocks;
+    const double work = static_cast<double>(n) * s.multiply_adds() / tasks;
+    parallel_for(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            int64_t rest = i;
+            const int64_t column = rest % column_blocks * kBlockColumns;
+            rest /= column_blocks;
+            const int64_t first = cut(pixels, pixel_blocks, rest % pixel_blocks);
+            int64_t last = cut(pixels, pixel_blocks, rest % pixel_blocks + 1);
+            rest /= pixel_blocks;
+            const int64_t sample = rest % sample_blocks * together;
+            const int64_t group = rest / sample_blocks;
+            const int64_t samples = std::min(together, n - sample);
+            last = std::min(last, samples * s.out_height * s.out_width);
+            if (first >= last) continue;
+
+            const Windows<T> windows = {s, x + sample * s.input_size() + group * channels,
+                                        x + n * s.input_size(), samples, false};
+            T* rows[kBlockRows];
+            for (int64_t m = first; m < last; ++m) {
+                const auto row = windows.row(m / s.out_width);
+                const int64_t pixel = (sample + row.sample) * s.out_height + row.oh;
+                rows[m - first] = y + (pixel * s.out_width + m % s.out_width) * s.filters +
+                                  group * units + column;
+            }
+            const Lanes<T> lanes =
+                packed_lanes<T>(packed + group * packed_group, depth, units).from(0, column);
+            multiply_rows(windows, lanes, first, last - first,
+                          std::min(kBlockColumns, units - column),
+                          bias ? bias + group * units + column : nullptr, rows);
+        }
+    });
+}
+
+template <class T>
+void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, const T* dy,
+                           const T* kernel, T* dx) {
+    if (n == 0) return;
+    const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
+    const int64_t block = channel_block<T>(s), channel_blocks = divide_up(channels, block);
+    const int64_t depth = s.kernel_height * units;
+    const int64_t packed_block = packed_size<T>(depth, s.kernel_width * block);
+    const int64_t packed_blocks = s.groups * channel_blocks;
+    T* packed = scratch<T>(kShared, packed_blocks * packed_block +
+                                        s.width * static_cast<int64_t>(sizeof(Taps) / sizeof(T)));
+    const double packing = 0.5 * s.kernel_size() / packed_blocks;
+    parallel_for(context, packed_blocks, packing, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t group = i / channel_blocks, first = i % channel_blocks * block;
+            const int64_t count = std::min(block, channels - first);
+            for (int64_t kh = 0; kh < s.kernel_height; ++kh) {
+                const auto source = [&](int64_t j) {
+                    const int64_t tap = kh * s.kernel_width + j / count;
+                    return kernel + (tap * channels + first + j % count) * s.filters +
+                           group * units;
+                };
+                pack_lanes_transposed(depth, s.kernel_width * count,
+                                      GradientRows<T>::tap_order(s, kh) * units, units, source,
+                                      packed + i * packed_block);
+            }
+        }
+    });
+    Taps* columns = reinterpret_cast<Taps*>(packed + packed_blocks * packed_block);
+    for (int64_t iw = 0; iw < s.width; ++iw) {
+        columns[iw] = find_taps(iw + s.pad_left, s.kernel_width, s.stride_width,
+                                s.dilation_width, s.out_width);
+    }
+
+    const int64_t together = samples_together(s, n), sample_blocks = divide_up(n, together);
+    const int64_t remainders = std::min(s.stride_height, s.height);
+    const int64_t row_block = std::max<int64_t>(1, kBlockRows / s.out_width);
+    const int64_t row_blocks =
+        divide_up(together * divide_up(s.height, s.stride_height), row_block);
+    const int64_t tasks = packed_blocks * remainders * sample_blocks * row_blocks;
+    const double work = static_cast<double>(n) * s.multiply_adds() / tasks;
+    parallel_for(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            int64_t rest = i;
+            const int64_t first = rest % row_blocks * row_block;
+            rest /= row_blocks;
+            const int64_t sample = rest % sample_blocks * together;
+            rest /= sample_blocks;
+            const int64_t remainder = rest % remainders, part = rest / remainders;
+            const int64_t group = part / channel_blocks, channel = part % channel_blocks * block;
+            const int64_t samples = std::min(together, n - sample);
+            const int64_t count = std::min(block, channels - channel);
+            const int64_t height = divide_up(s.height - remainder, s.stride_height);
+            const int64_t last = std::min(first + row_block, samples * height);
+            if (first >= last) continue;
+
+            const GradientRows<T> rows = {s, dy + sample * s.output_size() + group * units,
+                                          dy + n * s.output_size(), samples, remainder};
+            const Lanes<T> lanes =
+                packed_lanes<T>(packed + part * packed_block, depth, s.kernel_width * count);
+            const int64_t pitch = round_up(s.kernel_width * count, kLanes<T>);
+            T* product =
+                scratch<T>(kLocal, row_block * s.out_width * pitch + kLanes<T>);
+            T* targets[kBlockRows];
+            for (int64_t m = first * s.out_width; m < last * s.out_width; m += kBlockRows) {
+                const int64_t rows_here = std::min(kBlockRows, last * s.out_width - m);
+                T* out = product + (m - first * s.out_width) * pitch;
+                for (int64_t j = 0; j < rows_here; ++j) targets[j] = out + j * pitch;
+                multiply_rows<T>(rows, lanes, m, rows_here, pitch, nullptr, targets);
+            }
+            for (int64_t row = first; row < last; ++row) {
+                gather_row(s, columns, product + (row - first) * s.out_width * pitch, pitch, count,
+                           dx + (sample + row % samples) * s.input_size() +
+                               rows.ih(row) * s.width * s.channels + group * channels + channel);
+            }
+        }
+    });
+}
+
+template <class T>
+void conv2d_backward_kernel(const Context& context, const Conv2d& s, int64_t n, const T* dy,
+                            const T* x, T* dkernel, T* dbias) {
+    const Planes<T> planes(s);
+    if (planes.pay()) {
+        return conv2d_planes_backward_kernel(context, planes, n, dy, x, dkernel, dbias);
+    }
+    const int64_t channels = s.channels / s.groups;
+    const WeightGradient<T> gradient = {n * s.out_height * s.out_width,
+                                        s.kernel_height * s.kernel_width * channels,
+                                        s.groups,
+                                        s.filters / s.groups,
+                                        dy,
+                                        dkernel,
+                                        dbias};
+    gradient.run(context, [&](int64_t group) {
+        return Windows<T>{s, x + group * channels, x + n * s.input_size(), n, true};
+    });
+}
+
+INSTANTIATE(conv2d)
+INSTANTIATE(conv2d_backward_input)
+INSTANTIATE(conv2d_backward_kernel)
+
+}  // namespace CONVKIT_ISA
+}  // namespace convkit

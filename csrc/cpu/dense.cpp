@@ -1,0 +1,121 @@
+// Fully connected layer, as matrix products (gemm.h).
+//
+//   y = x kernel + bias      dx = dy transposed(kernel)
+//   dkernel = transposed(x) dy      dbias = sum of dy over samples and rows
+//
+// x, dx (n, rows, inputs); kernel, dkernel (inputs, units); bias, dbias (units), may be null;
+// y, dy (n, rows, units).
+#include "cpu_kernels.h"
+#include "gemm.h"
+
+namespace convkit {
+namespace CONVKIT_ISA {
+namespace {
+
+// Up to so many rows are multiplied with the kernel where it lies: packing it would cost more.
+constexpr int64_t kRowsInPlace = 16;
+
+// Rows in one task: whole tiles, and enough tasks for several threads even in a small batch.
+int64_t row_block(int64_t rows) {
+    const int64_t block = round_up(divide_up(rows, 16), kTileRows);
+    return std::min(kBlockRows, std::max<int64_t>(round_up(24, kTileRows), block));
+}
+
+// Calls body(first row, rows, first column, columns) for each block of c (rows, columns).
+template <class T, class Body>
+void for_blocks(const Context& context, int64_t rows, int64_t columns, int64_t depth, Body body) {
+    const int64_t down = divide_up(rows, row_block(rows));
+    const int64_t across = divide_up(columns, kBlockColumns);
+    if (rows == 0) return;
+    const double work = static_cast<double>(rows) * columns * depth / (down * across);
+    parallel_for(context, down * across, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t first = cut(rows, down, i / across);
+            const int64_t last = cut(rows, down, i / across + 1);
+            const int64_t column = i % across * kBlockColumns;
+            body(first, last - first, column, std::min(kBlockColumns, columns - column));
+        }
+    });
+}
+
+// y = x kernel + bias for few rows. The last rows of the kernel, behind which whole registers
+// would be read beyond its end, come from a padded copy.
+template <class T>
+void multiply_few(const Context& context, const PlainRows<T>& x, const T* kernel, const T* bias,
+                  int64_t units, T* y) {
+    const int64_t inputs = x.size;
+    const int64_t spare = round_up(units, kLanes<T>) - units;
+    const int64_t safe = std::max<int64_t>(0, inputs - divide_up(spare, units));
+    T* packed = scratch<T>(kShared, packed_size<T>(inputs - safe, units));
+    pack_lanes(inputs - safe, units, 0, inputs - safe,
+               [&](int64_t k) { return kernel + (safe + k) * units; }, packed);
+    const Lanes<T> whole = {kernel, kPanel<T>, units};
+    const Lanes<T> last = packed_lanes<T>(packed, inputs - safe, units);
+    for_blocks<T>(context, x.rows, units, inputs,
+                  [&](int64_t first, int64_t rows, int64_t column, int64_t columns) {
+        T* values = scratch<T>(kPackA, kBlockRows * kStride<T>);
+        T* c[kBlockRows];
+        for (int64_t m = 0; m < rows; ++m) c[m] = y + (first + m) * units + column;
+        for (int64_t begin = 0; begin < safe; begin += kDepth) {
+            const int64_t end = std::min(safe, begin + kDepth);
+            x.pack(first, rows, begin, end, values);
+            multiply<T>({values, 0}, whole.from(begin, column), rows, columns, end - begin,
+                        begin == 0, nullptr, c);
+        }
+        x.pack(first, rows, safe, inputs, values);
+        multiply<T>({values, 0}, last.from(0, column), rows, columns, inputs - safe, safe == 0,
+                    bias ? bias + column : nullptr, c);
+    });
+}
+
+// c (rows, columns) = a b + bias with a packed b.
+template <class T>
+void multiply_packed(const Context& context, const PlainRows<T>& a, const Lanes<T>& b,
+                     const T* bias, int64_t columns, T* c) {
+    for_blocks<T>(context, a.rows, columns, a.size,
+                  [&](int64_t first, int64_t rows, int64_t column, int64_t count) {
+        T* targets[kBlockRows];
+        for (int64_t m = 0; m < rows; ++m) targets[m] = c + (first + m) * columns + column;
+        multiply_rows(a, b.from(0, column), first, rows, count,
+                      bias ? bias + column : nullptr, targets);
+    });
+}
+
+}  // namespace
+
+template <class T>
+void dense(const Context& context, const Dense& s, int64_t n, const T* x, const T* kernel,
+           const T* bias, T* y) {
+    const PlainRows<T> a = {x, n * s.rows, s.inputs};
+    if (a.rows <= kRowsInPlace) return multiply_few(context, a, kernel, bias, s.units, y);
+    T* packed = scratch<T>(kShared, packed_size<T>(s.inputs, s.units));
+    pack_lanes(s.inputs, s.units, 0, s.inputs, [&](int64_t k) { return kernel + k * s.units; },
+               packed);
+    multiply_packed(context, a, packed_lanes<T>(packed, s.inputs, s.units), bias, s.units, y);
+}
+
+template <class T>
+void dense_backward_input(const Context& context, const Dense& s, int64_t n, const T* dy,
+                          const T* kernel, T* dx) {
+    const PlainRows<T> a = {dy, n * s.rows, s.units};
+    T* packed = scratch<T>(kShared, packed_size<T>(s.units, s.inputs));
+    pack_lanes_transposed(s.units, s.inputs, 0, s.units,
+                          [&](int64_t j) { return kernel + j * s.units; }, packed);
+    multiply_packed<T>(context, a, packed_lanes<T>(packed, s.units, s.inputs), nullptr, s.inputs,
+                       dx);
+}
+
+template <class T>
+void dense_backward_kernel(const Context& context, const Dense& s, int64_t n, const T* dy,
+                           const T* x, T* dkernel, T* dbias) {
+    const PlainRows<T> a = {x, n * s.rows, s.inputs};
+    const WeightGradient<T> gradient = {a.rows, s.inputs, 1, s.units, dy, dkernel, dbias};
+    gradient.run(context, [&](int64_t) { return a; });
+}
+
+INSTANTIATE(dense)
+INSTANTIATE(dense_backward_input)
+INSTANTIATE(dense_backward_kernel)
+
+}  // namespace CONVKIT_ISA
+}  // namespace convkit

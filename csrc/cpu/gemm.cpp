@@ -1,0 +1,273 @@
+// The inner loops of the matrix product of gemm.h: tiles of c in registers.
+#include "gemm.h"
+
+#include <utility>
+
+#if defined(__clang__)
+#define CONVKIT_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define CONVKIT_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+namespace convkit {
+namespace CONVKIT_ISA {
+namespace {
+
+// Where a and b lie: Rows with step 0 and Lanes, transposed Rows and Lanes, transposed Rows and
+// shifted planes.
+enum Operands { kPlain, kTransposed, kShifted };
+
+// One tile: M rows of V registers. Whole registers of c and bias are read and written.
+template <class T, int M, int V, Operands kOperands>
+void tile(const T* a, int64_t a_step, const T* b, int64_t b_step, const int64_t* offsets,
+          int64_t depth, bool first, const T* bias, T* const* c) {
+    Vec<T> sum[M][V];
+    CONVKIT_UNROLL
+    for (int m = 0; m < M; ++m) {
+        CONVKIT_UNROLL
+        for (int v = 0; v < V; ++v) {
+            sum[m][v] = first ? Vec<T>{} : load(c[m] + v * kLanes<T>);
+        }
+    }
+    for (int64_t k = 0; k < depth; ++k) {
+        Vec<T> lanes[V];
+        CONVKIT_UNROLL
+        for (int v = 0; v < V; ++v) {
+            lanes[v] = load(b + (kOperands == kShifted ? offsets[k] : 0) + v * kLanes<T>);
+        }
+        CONVKIT_UNROLL
+        for (int m = 0; m < M; ++m) {
+            const Vec<T> value = broadcast(a[kOperands == kPlain ? m * kStride<T> : m]);
+            CONVKIT_UNROLL
+            for (int v = 0; v < V; ++v) sum[m][v] += value * lanes[v];
+        }
+        a += kOperands == kPlain ? 1 : a_step;
+        if (kOperands != kShifted) b += b_step;
+    }
+    CONVKIT_UNROLL
+    for (int v = 0; v < V; ++v) {
+        const Vec<T> shift = bias ? load(bias + v * kLanes<T>) : Vec<T>{};
+        CONVKIT_UNROLL
+        for (int m = 0; m < M; ++m) {
+            store(c[m] + v * kLanes<T>, bias ? sum[m][v] + shift : sum[m][v]);
+        }
+    }
+}
+
+template <class T>
+using Tile = void (*)(const T*, int64_t, const T*, int64_t, const int64_t*, int64_t, bool,
+                      const T*, T* const*);
+
+// Tiles of V registers and 1 .. count rows; at most 2 * kTileRows registers hold sums.
+template <class T, int V>
+struct Tiles {
+    static constexpr int kCount = std::min(kTileRows, 2 * kTileRows / V);
+
+    template <Operands kOperands, size_t... M>
+    static Tile<T> pick(int64_t rows, std::index_sequence<M...>) {
+        static constexpr Tile<T> table[] = {tile<T, static_cast<int>(M) + 1, V, kOperands>...};
+        return table[rows - 1];
+    }
+    static Tile<T> get(int64_t rows, Operands operands) {
+        constexpr auto all = std::make_index_sequence<kCount>();
+        switch (operands) {
+            case kPlain: return pick<kPlain>(rows, all);
+            case kTransposed: return pick<kTransposed>(rows, all);
+            default: return pick<kShifted>(rows, all);
+        }
+    }
+};
+
+template <class T>
+Tile<T> get_tile(int vectors, int64_t rows, Operands operands) {
+    switch (vectors) {
+        case 1: return Tiles<T, 1>::get(rows, operands);
+        case 2: return Tiles<T, 2>::get(rows, operands);
+        case 4: return Tiles<T, 4>::get(rows, operands);
+        default: return Tiles<T, 8>::get(rows, operands);
+    }
+}
+
+// A tile whose last register is not full: it goes through a copy.
+template <class T>
+void partial_tile(Tile<T> function, const T* a, int64_t a_step, const T* b, int64_t b_step,
+                  int64_t depth, bool first, const T* bias, T* const* c, int64_t rows,
+                  int64_t width, int64_t columns) {
+    alignas(64) T copy[2 * kTileRows * kLanes<T>];
+    alignas(64) T bias_copy[2 * kLanes<T>];
+    T* copies[kTileRows] = {};
+    const int64_t whole = columns / kLanes<T> * kLanes<T>;
+    for (int64_t m = 0; m < rows; ++m) {
+        copies[m] = copy + m * width;
+        if (first) continue;
+        for (int64_t i = 0; i < whole; i += kLanes<T>) store(copies[m] + i, load(c[m] + i));
+        store(copies[m] + whole, load_partial(c[m] + whole, columns - whole));
+    }
+    if (bias) {
+        for (int64_t i = 0; i < whole; i += kLanes<T>) store(bias_copy + i, load(bias + i));
+        store(bias_copy + whole, load_partial(bias + whole, columns - whole));
+    }
+    function(a, a_step, b, b_step, nullptr, depth, first, bias ? bias_copy : nullptr, copies);
+    for (int64_t m = 0; m < rows; ++m) {
+        for (int64_t i = 0; i < whole; i += kLanes<T>) store(c[m] + i, load(copies[m] + i));
+        store_partial(c[m] + whole, load(copies[m] + whole), columns - whole);
+    }
+}
+
+// Lane i of the two rows that change places at distance `half`: which of the 2 * kLanes it is.
+template <class T>
+constexpr int swapped_lane(int i, int half, bool upper) {
+    return (i & half) ? kLanes<T> + i - (upper ? 0 : half) : i + (upper ? half : 0);
+}
+
+template <class T, int kHalf, bool kUpper, size_t... I>
+inline Vec<T> swap_lanes(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(a, b, swapped_lane<T>(I, kHalf, kUpper)...);
+#else
+    using Index = decltype(a < b);
+    return __builtin_shuffle(a, b, Index{swapped_lane<T>(I, kHalf, kUpper)...});
+#endif
+}
+
+template <class T, int kHalf>
+inline void transpose_halves(Vec<T>* rows) {
+    if constexpr (kHalf < kLanes<T>) {
+        constexpr auto all = std::make_index_sequence<kLanes<T>>();
+        CONVKIT_UNROLL
+        for (int i = 0; i < kLanes<T>; ++i) {
+            if (i & kHalf) continue;
+            const Vec<T> a = rows[i], b = rows[i + kHalf];
+            rows[i] = swap_lanes<T, kHalf, false>(a, b, all);
+            rows[i + kHalf] = swap_lanes<T, kHalf, true>(a, b, all);
+        }
+        transpose_halves<T, 2 * kHalf>(rows);
+    }
+}
+
+// Filters M against as many shifts as registers hold sums for.
+template <class T, int M>
+void correlation(const T* planes, const int64_t* offsets, const T* d, int64_t d_step,
+                 int64_t columns, int64_t depth, T* sums) {
+    constexpr int kShifts = std::min(8, std::max(1, 2 * kTileRows / M));
+    for (int64_t k = 0; k < depth; k += kShifts) {
+        const int64_t used = std::min<int64_t>(kShifts, depth - k);
+        const T* shifted[kShifts];
+        Vec<T> sum[kShifts][M];
+        CONVKIT_UNROLL
+        for (int i = 0; i < kShifts; ++i) {
+            shifted[i] = planes + offsets[k + std::min<int64_t>(i, used - 1)];
+            CONVKIT_UNROLL
+            for (int m = 0; m < M; ++m) sum[i][m] = Vec<T>{};
+        }
+        for (int64_t q = 0; q < columns; q += kLanes<T>) {
+            Vec<T> values[kShifts];
+            CONVKIT_UNROLL
+            for (int i = 0; i < kShifts; ++i) values[i] = load(shifted[i] + q);
+            CONVKIT_UNROLL
+            for (int m = 0; m < M; ++m) {
+                const Vec<T> factor = load(d + m * d_step + q);
+                CONVKIT_UNROLL
+                for (int i = 0; i < kShifts; ++i) sum[i][m] += values[i] * factor;
+            }
+        }
+        CONVKIT_UNROLL
+        for (int i = 0; i < kShifts; ++i) {
+            if (i >= used) break;
+            CONVKIT_UNROLL
+            for (int m = 0; m < M; ++m) {
+                T* target = sums + ((k + i) * M + m) * kLanes<T>;
+                store(target, load(target) + sum[i][m]);
+            }
+        }
+    }
+}
+
+template <class T>
+using Correlation = void (*)(const T*, const int64_t*, const T*, int64_t, int64_t, int64_t, T*);
+
+template <class T, size_t... M>
+Correlation<T> get_correlation(int64_t rows, std::index_sequence<M...>) {
+    static constexpr Correlation<T> table[] = {correlation<T, static_cast<int>(M) + 1>...};
+    return table[rows - 1];
+}
+
+}  // namespace
+
+template <class T>
+void multiply_shifted(const T* a, int64_t a_step, const T* planes, const int64_t* offsets,
+                      int64_t rows, int64_t columns, int64_t depth, T* c, int64_t c_step) {
+    int widest = 1;
+    while (widest < 8 && rows * 2 * widest <= 2 * kTileRows) widest *= 2;
+    for (int64_t q = 0; q < columns;) {
+        int vectors = widest;
+        while (vectors > 1 && (vectors - 1) * kLanes<T> >= columns - q) vectors /= 2;
+        for (int64_t m0 = 0; m0 < rows; m0 += kTileRows) {
+            const int64_t count = std::min<int64_t>(kTileRows, rows - m0);
+            T* targets[kTileRows];
+            for (int64_t m = 0; m < count; ++m) targets[m] = c + (m0 + m) * c_step + q;
+            get_tile<T>(vectors, count, kShifted)(a + m0, a_step, planes + q, 0, offsets, depth,
+                                                  true, nullptr, targets);
+        }
+        q += vectors * kLanes<T>;
+    }
+}
+
+template <class T>
+void correlate_shifted(const T* planes, const int64_t* offsets, const T* d, int64_t d_step,
+                       int64_t rows, int64_t columns, int64_t depth, T* sums) {
+    get_correlation<T>(rows, std::make_index_sequence<kFewRows>())(planes, offsets, d, d_step,
+                                                                   columns, depth, sums);
+}
+
+template <class T>
+void transpose(Vec<T>* rows) {
+    transpose_halves<T, 1>(rows);
+}
+
+template <class T>
+void multiply(const Rows<T>& a, const Lanes<T>& b, int64_t rows, int64_t columns, int64_t depth,
+              bool first, const T* bias, T* const* c) {
+    // Few rows leave registers free for more columns, if these lie side by side.
+    int widest = 2;
+    while (widest < 8 && b.panel == kPanel<T> && rows * 2 * widest <= 2 * kTileRows) widest *= 2;
+    const Operands operands = a.step ? kTransposed : kPlain;
+    const int64_t tiles = divide_up(rows, kTileRows);
+    for (int64_t j = 0; j < columns;) {
+        int vectors = widest;
+        while (vectors > 1 && (vectors / 2) * kLanes<T> >= columns - j) vectors /= 2;
+        if (vectors > 2 && vectors * kLanes<T> > columns - j) vectors /= 2;
+        const int64_t width = vectors * kLanes<T>;
+        const int64_t used = std::min(width, columns - j);
+        const T* panel = b.data + j / kPanel<T> * b.panel;
+        for (int64_t i = 0; i < tiles; ++i) {
+            const int64_t m0 = cut(rows, tiles, i), count = cut(rows, tiles, i + 1) - m0;
+            const Tile<T> function = get_tile<T>(vectors, count, operands);
+            const T* values = a.data + m0 * (a.step ? 1 : kStride<T>);
+            T* targets[kTileRows];
+            for (int64_t m = 0; m < count; ++m) targets[m] = c[m0 + m] + j;
+            const T* shift = bias ? bias + j : nullptr;
+            if (used == width) {
+                function(values, a.step, panel, b.step, nullptr, depth, first, shift, targets);
+            } else {
+                partial_tile(function, values, a.step, panel, b.step, depth, first, shift,
+                             targets, count, width, used);
+            }
+        }
+        j += width;
+    }
+}
+
+#define INSTANTIATE_FOR(T)                                                                        \
+    template void transpose<T>(Vec<T>*);                                                          \
+    template void multiply<T>(const Rows<T>&, const Lanes<T>&, int64_t, int64_t, int64_t, bool,   \
+                              const T*, T* const*);                                               \
+    template void multiply_shifted<T>(const T*, int64_t, const T*, const int64_t*, int64_t,       \
+                                      int64_t, int64_t, T*, int64_t);                             \
+    template void correlate_shifted<T>(const T*, const int64_t*, const T*, int64_t, int64_t,      \
+                                       int64_t, int64_t, T*);
+INSTANTIATE_FOR(float)
+INSTANTIATE_FOR(double)
+
+}  // namespace CONVKIT_ISA
+}  // namespace convkit

@@ -1,0 +1,358 @@
+// One packed, register-blocked matrix product: c (rows, columns) = a (rows, depth) b (depth,
+// columns) + bias. Convolutions and dense layers differ only in how they fill the operands.
+//
+// a is the broadcast side: one value at a time is spread over a register. It is filled by a small
+// functor, at most kBlockRows rows by kDepth values at a time, so that it stays in the caches.
+// b is the lane side: registers hold neighbouring columns. Its rows need not be copied where they
+// may be read as whole registers; else pack_lanes() and pack_lanes_transposed() bring it into
+// panels, padded with zeros.
+//
+// Every value of c is one chain of multiply-adds over the depth in ascending order, starting from
+// zero, then + bias; blocks of depth continue the chain from c. So the bits of a value depend
+// neither on the tile it falls into, nor on the other rows, nor on the number of threads.
+#pragma once
+
+#include <algorithm>
+
+#include "context.h"
+#include "simd.h"
+
+namespace convkit {
+namespace CONVKIT_ISA {
+
+// A tile of c held in registers has up to kTileRows rows of two registers.
+#if defined(__AVX512F__)
+constexpr int kTileRows = 12;
+#elif defined(__aarch64__)
+constexpr int kTileRows = 8;
+#elif defined(__AVX2__)
+constexpr int kTileRows = 6;
+#else
+constexpr int kTileRows = 4;
+#endif
+
+template <class T>
+constexpr int64_t kPanel = 2 * kLanes<T>;
+
+// Blocks: a panel of b (kDepth, kPanel) fits the first-level cache, a block of a (kBlockRows,
+// kDepth) the second. Rows of a packed block lie kStride apart: the spare values spread the rows
+// over the sets of the cache and let copies run over the end of a row.
+constexpr int64_t kBlockRows = 96;
+constexpr int64_t kDepth = 256;
+constexpr int64_t kBlockColumns = 256;
+template <class T>
+constexpr int64_t kStride = kDepth + kVectorBytes / static_cast<int64_t>(sizeof(T));
+
+// a: value (m, k) at data[m * kStride + k] if step is 0, else (transposed) at data[k * step + m].
+template <class T>
+struct Rows {
+    const T* data;
+    int64_t step;
+};
+
+// b: value (k, j) at data[(j / kPanel) * panel + k * step + j % kPanel]. All columns up to the
+// next multiple of kLanes are read.
+template <class T>
+struct Lanes {
+    const T* data;
+    int64_t panel;
+    int64_t step;
+
+    Lanes from(int64_t k, int64_t column) const {
+        return {data + column / kPanel<T> * panel + k * step, panel, step};
+    }
+};
+
+// c[m][j] = (first ? 0 : c[m][j]) + sum over k of a b + (bias ? bias[j] : 0), in this order.
+// c points to the rows. Only `columns` values of each are read or written, as of bias.
+template <class T>
+void multiply(const Rows<T>& a, const Lanes<T>& b, int64_t rows, int64_t columns, int64_t depth,
+              bool first, const T* bias, T* const* c);
+
+// ---- few rows: long rows of b, shifted ---------------------------------------------------------
+// With few rows (filters) it is better to have pixels in the lanes. Row k of b is then a piece of
+// a plane of pixels: value (k, q) lies at planes[offsets[k] + q].
+
+constexpr int64_t kFewRows = 8;
+
+// c[m * c_step + q] = sum over k of a[k * a_step + m] planes[offsets[k] + q], for up to kFewRows
+// rows. All q up to the next multiple of kLanes are read and written.
+template <class T>
+void multiply_shifted(const T* a, int64_t a_step, const T* planes, const int64_t* offsets,
+                      int64_t rows, int64_t columns, int64_t depth, T* c, int64_t c_step);
+
+// Register (k, m) of `sums` (depth, rows) += sum over the registers q of planes[offsets[k] + q]
+// d[m * d_step + q]: the gradient of a above, with its lanes still to be added up.
+template <class T>
+void correlate_shifted(const T* planes, const int64_t* offsets, const T* d, int64_t d_step,
+                       int64_t rows, int64_t columns, int64_t depth, T* sums);
+
+// ---- packing -----------------------------------------------------------------------------------
+
+// Transposes a square of kLanes registers in place.
+template <class T>
+void transpose(Vec<T>* rows);
+
+static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+
+// Where piece `i` of `pieces` equal ones of 0 .. count begins.
+static inline int64_t cut(int64_t count, int64_t pieces, int64_t i) { return count * i / pieces; }
+
+// A rough time of multiply-adds in nanoseconds, for parallel_for.
+template <class T>
+static inline double multiply_cost(double multiply_adds) {
+    return multiply_adds / (4 * kLanes<T>) + 20;
+}
+
+// Copies `count` values, whole registers at a time where `readable` values may be read; then up
+// to kLanes - 1 values behind dst[count - 1] are overwritten.
+template <class T>
+static inline void copy_over(T* dst, const T* src, int64_t count, int64_t readable) {
+    if (round_up(count, kLanes<T>) <= readable) {
+        for (int64_t i = 0; i < count; i += kLanes<T>) store(dst + i, load(src + i));
+    } else {
+        std::memcpy(dst, src, static_cast<size_t>(count) * sizeof(T));
+    }
+}
+
+template <class T>
+static inline void fill_zero(T* dst, int64_t count) {
+    std::memset(dst, 0, static_cast<size_t>(count) * sizeof(T));
+}
+
+// Elements of a packed b.
+template <class T>
+static inline int64_t packed_size(int64_t depth, int64_t columns) {
+    return depth * (columns <= kLanes<T> ? kLanes<T> : round_up(columns, kPanel<T>));
+}
+
+template <class T>
+static inline Lanes<T> packed_lanes(const T* data, int64_t depth, int64_t columns) {
+    const int64_t width = columns <= kLanes<T> ? kLanes<T> : kPanel<T>;
+    return {data, depth * width, width};
+}
+
+// Packs rows k0 .. k0 + count of b (depth, columns) into `packed`; source(k) points to the
+// columns of row k0 + k.
+template <class T, class Source>
+static void pack_lanes(int64_t depth, int64_t columns, int64_t k0, int64_t count, Source source,
+                       T* packed) {
+    const Lanes<T> lanes = packed_lanes<T>(packed, depth, columns);
+    for (int64_t j = 0; j < columns; j += lanes.step) {
+        T* dst = packed + j / kPanel<T> * lanes.panel + k0 * lanes.step;
+        const int64_t width = std::min(lanes.step, columns - j);
+        for (int64_t k = 0; k < count; ++k, dst += lanes.step) {
+            const T* src = source(k) + j;
+            int64_t i = 0;
+            for (; i + kLanes<T> <= width; i += kLanes<T>) store(dst + i, load(src + i));
+            if (i < width) store(dst + i, load_partial(src + i, width - i)), i += kLanes<T>;
+            for (; i < lanes.step; i += kLanes<T>) store(dst + i, Vec<T>{});
+        }
+    }
+}
+
+// The same from a source that holds columns: source(j) points to rows k0 .. of column j.
+template <class T, class Source>
+static void pack_lanes_transposed(int64_t depth, int64_t columns, int64_t k0, int64_t count,
+                                  Source source, T* packed) {
+    const Lanes<T> lanes = packed_lanes<T>(packed, depth, columns);
+    const int64_t padded = packed_size<T>(1, columns);
+    for (int64_t j = 0; j < padded; j += kLanes<T>) {
+        T* dst = packed + j / kPanel<T> * lanes.panel + j % kPanel<T> + k0 * lanes.step;
+        for (int64_t k = 0; k < count; k += kLanes<T>) {
+            const int64_t left = std::min<int64_t>(kLanes<T>, count - k);
+            Vec<T> square[kLanes<T>];
+            for (int i = 0; i < kLanes<T>; ++i) {
+                if (j + i >= columns) {
+                    square[i] = Vec<T>{};
+                } else if (left == kLanes<T>) {
+                    square[i] = load(source(j + i) + k);
+                } else {
+                    square[i] = load_partial(source(j + i) + k, left);
+                }
+            }
+            transpose<T>(square);
+            for (int64_t i = 0; i < left; ++i) store(dst + (k + i) * lanes.step, square[i]);
+        }
+    }
+}
+
+struct Range {
+    int64_t begin, end;
+};
+
+// Rows first .. first + rows (at most kBlockRows) of the product. The functor `a` has
+//   Range depth(first, rows): the part of the depth in which these rows are not all zero
+//   void pack(first, rows, begin, end, dst): rows of values begin .. end, kStride apart
+// b counts its depth from 0, whatever the range.
+template <class T, class Source>
+static void multiply_rows(const Source& a, const Lanes<T>& b, int64_t first, int64_t rows,
+                          int64_t columns, const T* bias, T* const* c) {
+    T* packed = scratch<T>(kPackA, kBlockRows * kStride<T>);
+    const Range range = a.depth(first, rows);
+    const int64_t total = range.end - range.begin;
+    const int64_t blocks = std::max<int64_t>(1, divide_up(total, kDepth));
+    for (int64_t i = 0; i < blocks; ++i) {
+        const int64_t begin = range.begin + cut(total, blocks, i);
+        const int64_t end = range.begin + cut(total, blocks, i + 1);
+        a.pack(first, rows, begin, end, packed);
+        multiply<T>({packed, 0}, b.from(begin, 0), rows, columns, end - begin, i == 0,
+                    i + 1 == blocks ? bias : nullptr, c);
+    }
+}
+
+// A plain matrix (rows, size) as the functor of a product.
+template <class T>
+struct PlainRows {
+    const T* data;
+    int64_t rows, size;
+
+    Range depth(int64_t, int64_t) const { return {0, size}; }
+    void pack(int64_t first, int64_t count, int64_t begin, int64_t end, T* dst) const {
+        for (int64_t m = first; m < first + count; ++m, dst += kStride<T>) {
+            const int64_t offset = m * size + begin;
+            copy_over(dst, data + offset, end - begin, rows * size - offset);
+        }
+    }
+};
+
+// ---- gradients of weights ----------------------------------------------------------------------
+
+// dkernel (taps, groups * units) = transposed a (rows, taps) times dy (rows, groups * units), for
+// each group its own a: source(group) is a functor as above. dbias (groups * units), which may be
+// null, is the sum over the rows of dy.
+//
+// The rows are cut into slots, by shape only; each slot sums on its own, and the slots are added
+// in order. Where the taps fill registers better than the units, the product is formed transposed.
+template <class T>
+struct WeightGradient {
+    int64_t rows, taps, groups, units;
+    const T* dy;
+    T* dkernel;
+    T* dbias;
+
+    static constexpr int64_t kSlots = 16, kSlotRows = 512, kSlotValues = int64_t{1} << 20;
+
+    int64_t filters() const { return groups * units; }
+    int64_t kernel_size() const { return taps * filters(); }
+    int64_t slots() const {
+        const int64_t room = kSlotValues / std::max<int64_t>(1, kernel_size());
+        return std::max<int64_t>(1, std::min({kSlots, room, rows / kSlotRows}));
+    }
+    bool taps_in_lanes() const {
+        const int64_t padded_units = round_up(units, kLanes<T>);
+        const int64_t padded_taps = round_up(taps, kLanes<T>);
+        return units <= kBlockRows && 5 * taps * padded_units > 6 * units * padded_taps;
+    }
+    // Taps of one task: whole tiles or panels, few enough to give several tasks.
+    int64_t tap_block() const { return taps_in_lanes() ? 2 * kPanel<T> : 5 * kTileRows; }
+
+    template <class Source>
+    void run(const Context& context, Source source) const {
+        const int64_t slot_count = slots(), blocks = divide_up(taps, tap_block());
+        const bool direct = slot_count == 1 && !taps_in_lanes();
+        T* sums = scratch<T>(kShared, slot_count * (kernel_size() + filters()));
+        T* bias_sums = sums + slot_count * kernel_size();
+        const double work = static_cast<double>(rows) * taps * units / (slot_count * blocks);
+        parallel_for(context, groups * slot_count * blocks, multiply_cost<T>(work),
+                     [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) {
+                const int64_t block = i % blocks, slot = i / blocks % slot_count;
+                const int64_t group = i / blocks / slot_count;
+                const Range part = {cut(rows, slot_count, slot), cut(rows, slot_count, slot + 1)};
+                sum_block(source(group), group, part, block * tap_block(),
+                          direct ? dkernel : sums + slot * kernel_size());
+                if (dbias && block == 0) {
+                    sum_columns(part, group * units, bias_sums + slot * filters());
+                }
+            }
+        });
+        if (!direct) {
+            const double cost = 0.5 * slot_count * filters();
+            parallel_for(context, taps, cost, [&](int64_t begin, int64_t end) {
+                add_slots(sums, slot_count, begin, end);
+            });
+        }
+        for (int64_t f = 0; dbias && f < filters(); ++f) {
+            T sum = bias_sums[f];
+            for (int64_t slot = 1; slot < slot_count; ++slot) sum += bias_sums[slot * filters() + f];
+            dbias[f] = sum;
+        }
+    }
+
+ private:
+    // Adds rows `part` for the taps from `tap`, into one slot: (groups, units, taps) if the taps
+    // are in the lanes, else (taps, groups * units).
+    template <class Source>
+    void sum_block(const Source& a, int64_t group, Range part, int64_t tap, T* out) const {
+        const bool swapped = taps_in_lanes();
+        const int64_t tap_end = std::min(taps, tap + tap_block());
+        const bool whole = units % kLanes<T> == 0;
+        T* packed = scratch<T>(kPackA, kBlockRows * kStride<T>);
+        T* copy = whole || swapped ? nullptr
+                                   : scratch<T>(kPackB, packed_size<T>(kBlockRows, units));
+        T* targets[kBlockRows];
+        const int64_t target_count = swapped ? units : tap_end - tap;
+        for (int64_t m = 0; m < target_count; ++m) {
+            targets[m] = swapped ? out + (group * units + m) * taps + tap
+                                 : out + (tap + m) * filters() + group * units;
+        }
+        int64_t row = part.begin;
+        do {  // once even without rows: that zeroes the targets
+            const int64_t count = std::min(kBlockRows, part.end - row);
+            const T* gradient = dy + row * filters() + group * units;
+            const bool first = row == part.begin;
+            a.pack(row, count, tap, tap_end, packed);
+            if (swapped) {
+                multiply<T>({gradient, filters()}, {packed, kPanel<T>, kStride<T>}, units,
+                            tap_end - tap, count, first, nullptr, targets);
+            } else {
+                Lanes<T> lanes = {gradient, kPanel<T>, filters()};
+                if (!whole) {
+                    lanes = packed_lanes<T>(copy, kBlockRows, units);
+                    pack_lanes(kBlockRows, units, 0, count,
+                               [&](int64_t k) { return gradient + k * filters(); }, copy);
+                }
+                multiply<T>({packed, kStride<T>}, lanes, tap_end - tap, units, count, first,
+                            nullptr, targets);
+            }
+            row += count;
+        } while (row < part.end);
+    }
+
+    // out[column ..] = sums over rows `part` of the group's columns of dy: four chains a column.
+    void sum_columns(Range part, int64_t column, T* out) const {
+        for (int64_t j = column; j < column + units; j += kLanes<T>) {
+            const int64_t width = std::min<int64_t>(kLanes<T>, column + units - j);
+            // Rows that can be read by whole registers.
+            const int64_t roomy = (rows * filters() - j - kLanes<T>) / filters() + 1;
+            Vec<T> sum[4] = {};
+            int64_t row = part.begin;
+            for (; row + 4 <= std::min(part.end, roomy); row += 4) {
+                for (int i = 0; i < 4; ++i) sum[i] += load(dy + (row + i) * filters() + j);
+            }
+            for (; row < part.end; ++row) {
+                sum[(row - part.begin) % 4] += load_partial(dy + row * filters() + j, width);
+            }
+            store_partial(out + j, (sum[0] + sum[1]) + (sum[2] + sum[3]), width);
+        }
+    }
+
+    void add_slots(const T* sums, int64_t slot_count, int64_t tap_begin, int64_t tap_end) const {
+        const bool swapped = taps_in_lanes();
+        for (int64_t tap = tap_begin; tap < tap_end; ++tap) {
+            for (int64_t f = 0; f < filters(); ++f) {
+                const T* value = sums + (swapped ? f * taps + tap : tap * filters() + f);
+                T sum = value[0];
+                for (int64_t slot = 1; slot < slot_count; ++slot) {
+                    sum += value[slot * kernel_size()];
+                }
+                dkernel[tap * filters() + f] = sum;
+            }
+        }
+    }
+};
+
+}  // namespace CONVKIT_ISA
+}  // namespace convkit

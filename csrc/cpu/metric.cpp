@@ -1,0 +1,107 @@
+// Metrics and reductions.
+//   categorical_accuracy  target, prediction (n, rows, size) -> score (n, rows): 1 where both have
+//                         their (first) maximum at the same place
+//   sparse_categorical_accuracy  target (n, rows) labels: 1 where the maximum is at the label
+//   binary_accuracy       the share of a row's values on the target's side of 0.5
+//   mean                  x (n, rows) -> y (1); backward dy (1) -> dx (n, rows), dx = dy / (n rows)
+//   accumulate            x (n, rows) -> total (sum, count) += (sum of x, n rows)
+#include <algorithm>
+
+#include "cpu_kernels.h"
+#include "lanes.h"
+
+namespace convkit {
+namespace CONVKIT_ISA {
+namespace {
+
+// Index of the first maximum; NaN counts as the maximum, as in NumPy.
+template <class T>
+int64_t argmax(const T* x, int64_t size) {
+    int64_t best = 0;
+    for (int64_t i = 1; i < size; ++i) {
+        if (x[best] != x[best]) break;
+        if (!(x[i] <= x[best])) best = i;
+    }
+    return best;
+}
+
+// In double, by eight interleaved sums that are added in a fixed order.
+template <class T>
+double total_of(const T* x, int64_t count) {
+    constexpr int64_t kSums = 8;
+    double sums[kSums] = {};
+    int64_t i = 0;
+    for (; i + kSums <= count; i += kSums) {
+        for (int64_t k = 0; k < kSums; ++k) sums[k] += static_cast<double>(x[i + k]);
+    }
+    for (int64_t k = 0; i + k < count; ++k) sums[k] += static_cast<double>(x[i + k]);
+    return ((sums[0] + sums[4]) + (sums[1] + sums[5])) +
+           ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+}
+
+}  // namespace
+
+template <class T>
+void categorical_accuracy(const Context& context, const Loss& s, int64_t n, const T* target,
+                          const T* prediction, T* score) {
+    parallel_for(context, n * s.rows, 2.0 * s.size, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+            score[row] =
+                argmax(target + row * s.size, s.size) == argmax(prediction + row * s.size, s.size);
+        }
+    });
+}
+
+template <class T>
+void sparse_categorical_accuracy(const Context& context, const Loss& s, int64_t n,
+                                 const int32_t* target, const T* prediction, T* score) {
+    parallel_for(context, n * s.rows, 1.0 * s.size, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+            score[row] = target[row] == argmax(prediction + row * s.size, s.size);
+        }
+    });
+}
+
+template <class T>
+void binary_accuracy(const Context& context, const Loss& s, int64_t n, const T* target,
+                     const T* prediction, T* score) {
+    const T half = static_cast<T>(0.5);
+    parallel_for(context, n * s.rows, 0.5 * s.size, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+            int64_t right = 0;
+            for (int64_t i = row * s.size; i < (row + 1) * s.size; ++i) {
+                right += (target[i] > half) == (prediction[i] > half);
+            }
+            score[row] = static_cast<T>(right) / static_cast<T>(s.size);
+        }
+    });
+}
+
+template <class T>
+void mean(const Context&, const Mean& s, int64_t n, const T* x, T* y) {
+    const int64_t count = n * s.rows;
+    y[0] = static_cast<T>(total_of(x, count) / static_cast<double>(count));
+}
+
+template <class T>
+void mean_backward(const Context&, const Mean& s, int64_t n, const T* dy, T* dx) {
+    const int64_t count = n * s.rows;
+    std::fill(dx, dx + count, dy[0] / static_cast<T>(count));
+}
+
+template <class T>
+void accumulate(const Context&, const Mean& s, int64_t n, const T* x, double* total) {
+    const int64_t count = n * s.rows;
+    total[0] += total_of(x, count);
+    total[1] += static_cast<double>(count);
+}
+
+INSTANTIATE(categorical_accuracy)
+INSTANTIATE(sparse_categorical_accuracy)
+INSTANTIATE(binary_accuracy)
+INSTANTIATE(mean)
+INSTANTIATE(mean_backward)
+INSTANTIATE(accumulate)
+
+}  // namespace CONVKIT_ISA
+}  // namespace convkit

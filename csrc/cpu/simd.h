@@ -1,0 +1,72 @@
+// Vec<T>: one SIMD register of T, its width from the target of the file that includes this.
+//
+// GCC and clang vector extensions, so that one source serves SSE2, AVX2, AVX-512 and NEON:
+// + - * / and comparisons are per lane, `mask ? a : b` selects per lane, a * b + c contracts to a
+// fused multiply-add where the target has one. Everything is static and in the instruction set's
+// own namespace: two objects compiled for different sets never share a symbol.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace convkit {
+namespace CONVKIT_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <class T>
+struct VecOf {
+    typedef T type __attribute__((vector_size(kVectorBytes)));
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+
+template <class T>
+constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));
+
+template <class T>
+static inline Vec<T> load(const T* p) {
+    Vec<T> v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <class T>
+static inline void store(T* p, Vec<T> v) {
+    std::memcpy(p, &v, sizeof v);
+}
+
+// The first `count` lanes (0 < count < kLanes); the others are zero. Never reads beyond p[count-1].
+template <class T>
+static inline Vec<T> load_partial(const T* p, int64_t count) {
+    Vec<T> v{};
+    std::memcpy(&v, p, static_cast<size_t>(count) * sizeof(T));
+    return v;
+}
+
+template <class T>
+static inline void store_partial(T* p, Vec<T> v, int64_t count) {
+    std::memcpy(p, &v, static_cast<size_t>(count) * sizeof(T));
+}
+
+template <class T>
+static inline Vec<T> broadcast(T value) {
+    return value - Vec<T>{};
+}
+
+// Lanes added in a fixed order.
+template <class T>
+static inline T sum(Vec<T> v) {
+    T total = v[0];
+    for (int i = 1; i < kLanes<T>; ++i) total += v[i];
+    return total;
+}
+
+}  // namespace CONVKIT_ISA
+}  // namespace convkit

@@ -1,0 +1,131 @@
+"""dense and its gradients."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import reference
+from cases import DENSE, DENSE_LARGE, Case, arrays, upstream
+from checkers import (
+    assert_exact,
+    assert_gradients_match_differences,
+    assert_within,
+    backward,
+    check_differences,
+    expected,
+    forward,
+    gamma,
+    narrowed,
+    sizes,
+)
+
+from convkit import ops
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+every_case = pytest.mark.parametrize("case", DENSE, ids=lambda case: case.name)
+
+
+@every_case
+def test_integers_are_exact(case, dtype):
+    given, dy, y, gradients = expected(case, "integers")
+    assert_exact(forward(case, narrowed(given, dtype)), y, dtype)
+    found = backward(case, dy.astype(dtype), narrowed(given, dtype))
+    for actual, right in zip(found, gradients, strict=True):
+        if right is None:
+            assert actual is None
+        else:
+            assert_exact(actual, right, dtype)
+
+
+@pytest.mark.parametrize("case", [*DENSE, *DENSE_LARGE], ids=lambda case: case.name)
+def test_rounding_stays_within_its_bound(case, dtype):
+    given, dy, y, gradients = expected(case)
+    inputs, units = case.shapes[1]
+    bound = gamma(inputs + 1, dtype) * forward(case, sizes(given), module=reference)
+    assert_within(forward(case, narrowed(given, dtype)), y, bound, dtype)
+
+    rows = math.prod(case.shapes[0][:-1])
+    found = backward(case, dy.astype(dtype), narrowed(given, dtype))
+    scales = backward(case, np.abs(dy), sizes(given), module=reference)
+    for actual, right, scale, count in zip(
+        found, gradients, scales, (units, rows, rows), strict=True
+    ):
+        if right is not None:
+            assert_within(actual, right, gamma(count, dtype) * scale, dtype)
+
+
+@every_case
+def test_gradients_match_differences(case):
+    check_differences(case)
+
+
+def activated(name: str) -> Case:
+    return Case("dense", name, ((5, 7), (7, 17), (17,)), {"activation": name})
+
+
+ACTIVATED = [
+    activated(name)
+    for name in (
+        "linear",
+        "relu",
+        "leaky_relu",
+        "sigmoid",
+        "tanh",
+        "exp",
+        "softmax",
+        "log_softmax",
+    )
+]
+
+
+@pytest.mark.parametrize("case", ACTIVATED, ids=lambda case: case.name)
+def test_activation_equals_the_op_after_it(case, dtype):
+    given = arrays(case, dtype, "integers")
+    given[0] = given[0] / 64  # keeps exp in range; sums stay exact
+    plain = replace(case, options={})
+    z = forward(plain, given)
+    after = z if case.name == "linear" else getattr(ops, case.name)(z)
+    y = forward(case, given)
+    assert_within(y, after.astype(np.float64), gamma(8, dtype) * np.abs(after), dtype)
+
+    dy = upstream(case, y.shape, dtype)
+    dz = dy if case.name == "linear" else getattr(ops, f"{case.name}_backward")(dy, z)
+    rights = backward(plain, dz, given)
+    scales = backward(plain, np.abs(dz), sizes(given))
+    for actual, right, scale in zip(backward(case, dy, given), rights, scales, strict=True):
+        bound = 2 * gamma(17 + 8, dtype) * scale.astype(np.float64)
+        assert_within(actual, right.astype(np.float64), bound, dtype)
+
+
+@pytest.mark.parametrize("case", ACTIVATED, ids=lambda case: case.name)
+def test_gradients_through_an_activation_match_differences(case):
+    given = arrays(case, np.float64)
+    given[1] = given[1] / 7
+    y = forward(case, given)
+    dy = upstream(case, y.shape)
+    gradients = backward(case, dy, given)
+    assert_gradients_match_differences(lambda a: forward(case, a), gradients, given, dy)
+
+
+def test_nan_stays_in_its_row_and_column(dtype, rng):
+    x, kernel = rng.normal(size=(5, 7)).astype(dtype), rng.normal(size=(7, 33)).astype(dtype)
+    x[3, 6] = np.nan
+    kernel[0, 32] = np.nan
+    right = np.zeros((5, 33), bool)
+    right[3] = right[:, 32] = True
+    np.testing.assert_array_equal(np.isnan(ops.dense(x, kernel)), right)
+
+
+def test_an_empty_batch_has_zero_gradients_for_weights(dtype):
+    case = next(case for case in DENSE if case.name == "empty_batch")
+    given = arrays(case, dtype)
+    y = forward(case, given)
+    assert y.shape == (0, 3)
+    dx, dkernel, dbias = backward(case, y, given)
+    assert dx.shape == (0, 6)
+    assert_exact(dkernel, np.zeros((6, 3)), dtype)
+    assert_exact(dbias, np.zeros(3), dtype)
