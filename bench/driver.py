@@ -89,7 +89,7 @@ class Engine:
         if not line:
             self._log.seek(0)
             lines = self._log.read().strip().splitlines() or ["no output"]
-            raise EngineFailed(f"its process ended: {lines[-1]}")
+            raise EngineFailed(f"its process ended, {self._process.wait()}: {lines[-1]}")
         reply = json.loads(line)
         if "missing" in reply:
             raise EngineFailed(f"not installed ({reply['missing']})")
@@ -117,29 +117,34 @@ def run_engines(
 
     An engine that is not installed or fails is left out, with a line that says so.
     """
-    engines: list[Engine] = []
-    results: list[Result] = []
+    running: dict[Engine, Result] = {}
     try:
         for name in names:
             engine = Engine(name, interpreter(name, arguments), arguments.threads)
-            engines.append(engine)
             try:
-                results.append(engine.set_up(task, settings))
+                running[engine] = engine.set_up(task, settings)
                 note(f"{name}: ready")
             except EngineFailed as error:
-                note(f"{name}: left out, {error}")
-                engines.remove(engine)
-                engine.close()
+                _leave_out(engine, error)
         for number in range(arguments.rounds):
-            for engine, result in zip(engines, results, strict=True):
+            for engine, result in list(running.items()):
                 time.sleep(SETTLE_SECONDS)
-                result.last = engine.round()
-                result.seconds.append(result.last.pop("seconds"))
+                try:
+                    result.last = engine.round()
+                    result.seconds.append(result.last.pop("seconds"))
+                except EngineFailed as error:
+                    del running[engine]
+                    _leave_out(engine, error)
             note(f"round {number + 1} of {arguments.rounds}")
     finally:
-        for engine in engines:
+        for engine in running:
             engine.close()
-    return results
+    return list(running.values())
+
+
+def _leave_out(engine: Engine, reason: EngineFailed) -> None:
+    note(f"{engine.name}: left out, {reason}")
+    engine.close()
 
 
 def note(text: str) -> None:

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 try:
-    from convkit import _core
+    from convkit import _core as _core
 except ImportError as error:
     if getattr(error, "name", None) not in ("convkit._core", None) or "_core" not in str(error):
         raise

@@ -101,7 +101,11 @@ def axis_index(op: str, axis: object, ndim: int) -> int:
 
 
 def paddings(
-    op: str, padding: object, sizes: tuple[int, int], windows: tuple[int, int], strides: tuple[int, int]
+    op: str,
+    padding: object,
+    sizes: tuple[int, int],
+    windows: tuple[int, int],
+    strides: tuple[int, int],
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """((top, bottom), (left, right)) for any way to write padding.
 
@@ -274,7 +278,9 @@ def _pool2d(
     windows = ((pool[0] - 1) * dilation[0] + 1, (pool[1] - 1) * dilation[1] + 1)
     pads = paddings(op, padding, (height, width), windows, stride)
     out = []
-    for size, (before, after), window, step in zip((height, width), pads, windows, stride, strict=True):
+    for size, (before, after), window, step in zip(
+        (height, width), pads, windows, stride, strict=True
+    ):
         # A window that lies in the padding alone has no value: no maximum, nothing to average.
         if not isinstance(padding, str) and max(before, after) >= window:
             raise fail(
@@ -386,13 +392,15 @@ def softmax(op: str, x: Shape, axis: object) -> Any:
     first = 1 if x[0] is None else 0
     return _core.Softmax(
         outer=prod(size for size in x[first:index] if size is not None),
-        size=x[index],
+        size=x[index] or 0,
         inner=prod(size for size in x[index + 1 :] if size is not None),
     )
 
 
 @lru_cache(maxsize=1024)
-def loss(op: str, y_true: Shape, y_pred: Shape, sparse: bool, from_logits: bool) -> tuple[Any, Shape]:
+def loss(
+    op: str, y_true: Shape, y_pred: Shape, sparse: bool, from_logits: bool
+) -> tuple[Any, Shape]:
     """Spec and output shape y_pred.shape[:-1] of a loss or score over the last axis."""
     if not y_pred or y_pred[-1] in (0, None):
         raise fail(op, "y_pred of shape (..., size) with at least one value along size", y_pred)

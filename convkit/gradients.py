@@ -74,7 +74,7 @@ def backward(kernel: str, dy: Any, one: Call) -> list[Any]:
 
 @rule("conv2d", "dense")
 def _weighted(kernel: str, c: Call, dy: Any) -> list[Any]:
-    x, weights, bias = c.inputs
+    x, weights, _ = c.inputs
     dx = c.kernel(f"{kernel}_backward_input", [dy, weights], [c.target(0)])
     if c.target(1) is None and c.target(2) is None:
         return [*dx, None, None]
@@ -183,7 +183,6 @@ def _node_gradients(node: Node, dy: Any, leads: set[int]) -> list[Any]:
 
 
 def _sum(a: Symbol, b: Symbol) -> Symbol:
-    from convkit.geometry import samples
 
     spec = _core.Elementwise(size=samples(a.shape)[1])
     result: Symbol = call("add", spec, None, [a, b], [a.shape], a.dtype)[0]

@@ -82,7 +82,7 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum and Nesterov's look-ahead (Sutskever et al., 2013).
+    """Stochastic gradient descent, with momentum and Nesterov's look-ahead (Sutskever et al.).
 
     v = momentum * v - learning_rate * g; w += v, or w += momentum * v - learning_rate * g.
 
@@ -149,15 +149,15 @@ class Adam(Optimizer):
         )
 
 
-NAMES: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam}
+NAMES: dict[str, type[SGD] | type[Adam]] = {"sgd": SGD, "adam": Adam}
 
 
 def get(identifier: Any) -> Optimizer:
     """An optimizer from its name, a class or an instance."""
     if isinstance(identifier, Optimizer):
         return identifier
-    if isinstance(identifier, type) and issubclass(identifier, Optimizer):
-        return identifier()
+    if identifier in NAMES.values():
+        return identifier()  # type: ignore[no-any-return]
     if isinstance(identifier, str):
         name = geometry.choice("optimizers.get", "optimizer", identifier.lower(), tuple(NAMES))
         return NAMES[name]()

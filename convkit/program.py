@@ -1,10 +1,9 @@
-"""Graphs as native programs: values get a place, nodes are handed over in order, arrays are bound."""
+"""Graphs as native programs: values get a place, nodes stand in order, arrays are bound."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 

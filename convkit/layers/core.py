@@ -227,10 +227,8 @@ class Dropout(Layer):
 
 
 def data_format_of(op: str, data_format: str | None) -> str:
-    """"channels_last" for None."""
-    return geometry.choice(
-        op, "data_format", data_format or "channels_last", geometry.DATA_FORMATS
-    )
+    """ "channels_last" for None."""
+    return geometry.choice(op, "data_format", data_format or "channels_last", geometry.DATA_FORMATS)
 
 
 __all__ = [

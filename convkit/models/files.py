@@ -56,7 +56,9 @@ def load(path: Any, model: Any) -> None:
     try:
         arrays = parse(Path(path).read_bytes())
     except SafetensorError as error:
-        raise ValueError(f"load_weights: expected a safetensors file, got {path}: {error}") from None
+        raise ValueError(
+            f"load_weights: expected a safetensors file, got {path}: {error}"
+        ) from None
     named = _named(model)
     if set(arrays) != set(named):
         missing = ", ".join(sorted(set(named) - set(arrays))) or "none"

@@ -134,7 +134,7 @@ class Model(Layer):
         (print_fn or print)(summary_table(self))
 
     def save_weights(self, path: Any) -> None:
-        """Writes the weights to a safetensors file; the old file stays until the new one is whole."""
+        """Writes the weights to a safetensors file: whole, or not at all."""
         self._require_built("save_weights")
         files.save(path, self)
 
@@ -429,9 +429,11 @@ class Sequential(Model):
             self._input = layer
             return
         if any(layer.name == other.name for other in self._layers):
-            raise geometry.fail("Sequential.add", "layers of different names", f"{layer.name} twice")
+            raise geometry.fail(
+                "Sequential.add", "layers of different names", f"{layer.name} twice"
+            )
         if self._input is None and not self._layers and layer.batch_input_shape is not None:
-            self._input = InputLayer(layer.batch_input_shape[1:], dtype=layer.dtype)
+            self._input = _input(layer.batch_input_shape, layer.dtype)
         self._layers.append(layer)
         try:
             self._rebuild()
@@ -451,7 +453,7 @@ class Sequential(Model):
     def build(self, input_shape: Any) -> None:
         """Makes the weights for inputs of this shape, the batch included: (None, 28, 28, 1)."""
         if self._input is None:
-            self._input = InputLayer(tuple(input_shape)[1:])
+            self._input = _input(tuple(input_shape), None)
         self._rebuild()
 
     def _rebuild(self) -> None:
@@ -465,6 +467,10 @@ class Sequential(Model):
             y = layer(y)
         self._connect(x, y)
         self._layers = layers
+
+
+def _input(shape: Shape, dtype: str | None) -> InputLayer:
+    return InputLayer([size for size in shape[1:] if size is not None], dtype=dtype)
 
 
 def _layer_calls(inputs: Symbol, outputs: Symbol) -> list[tuple[Layer, list[Symbol], Symbol]]:
@@ -511,6 +517,3 @@ def _shows(verbose: str | int) -> bool:
 
 def _bar(verbose: str | int) -> ProgressBar | None:
     return ProgressBar(one_line=verbose == 2) if _shows(verbose) else None
-
-
-

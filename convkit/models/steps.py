@@ -139,7 +139,7 @@ class Prediction:
         self.program = Program(model.dtype, results=[y])
 
     def run(self, x: np.ndarray, batch_size: int) -> np.ndarray:
-        y = np.empty((len(x), *self.shape[1:]), self.y.dtype)
+        y = np.empty((len(x), *(s for s in self.shape if s is not None)), self.y.dtype)
         self.program.bind(self.x, x)
         # A result is bound in the shape of its memory, which a reshape at the end may differ from.
         self.program.bind(self.y, y.reshape(len(x), -1))

@@ -57,5 +57,3 @@ def summary_table(model: Any) -> str:
     ):
         lines.append(f" {title}: {count:,} ({_bytes(count * item)})")
     return "\n".join(lines)
-
-

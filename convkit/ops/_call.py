@@ -30,7 +30,7 @@ def arguments(op: str, names: Sequence[str], values: Sequence[Any]) -> list[Any]
 
 
 def dtype_of(value: Any) -> str:
-    """"float32" or "float64", of an array or a symbol."""
+    """ "float32" or "float64", of an array or a symbol."""
     return value.dtype if isinstance(value, Symbol) else value.dtype.name
 
 
@@ -48,12 +48,17 @@ def run(
         return graph.call(kernel, spec, n, inputs, [shape], dtype)[0]
     if graph.is_symbolic(inputs):
         raise TypeError(f"{op}: expected no out for a symbolic call, got one")
-    check_out(op, out, shape, np.dtype(dtype))  # type: ignore[arg-type]
+    check_out(op, out, sizes(shape), np.dtype(dtype))
     if direct(out, inputs) or (kernel in IN_PLACE and out is inputs[0]):
         graph.call(kernel, spec, n, inputs, [out], dtype)
     else:
         out[...] = graph.call(kernel, spec, n, inputs, [shape], dtype)[0]
     return out
+
+
+def sizes(shape: Shape) -> tuple[int, ...]:
+    """The shape of an array, in which no size is open."""
+    return tuple(size for size in shape if size is not None)
 
 
 def flags(op: str, needs: Sequence[bool] | None, count: int) -> tuple[bool, ...]:
@@ -87,13 +92,13 @@ def backward(
     needs: Sequence[bool],
     out: Sequence[Any],
 ) -> list[Any]:
-    """The gradients of one kernel call, by the rule of that kernel, written to `out` where given."""
+    """The gradients of one kernel call, by that kernel's rule, written to `out` where given."""
     dtype = dtype_of(dy)
     targets: list[Any] = [None] * len(inputs)
     for i, (given, value) in enumerate(zip(out, inputs, strict=True)):
         if given is None or value is None or not needs[i]:
             continue
-        check_out(op, given, value.shape, np.dtype(dtype))  # type: ignore[arg-type]
+        check_out(op, given, value.shape, np.dtype(dtype))
         if direct(given, [dy, *inputs, *outputs]):
             targets[i] = given
     one = gradients.Call(spec, n, inputs, outputs, dtype, needs, targets)
@@ -153,7 +158,7 @@ def spatial_backward(
     data_format: str,
     out: Sequence[Any],
 ) -> list[Any]:
-    """Gradients of `spatial`; dy and inputs[0] are NHWC already, the gradient of the first is not."""
+    """Gradients of `spatial`; dy and inputs[0] are NHWC, dx comes out in data_format."""
     n = inputs[0].shape[0]
     if data_format == "channels_last":
         return backward(op, kernel, spec, n, inputs, [None], dy, needs, out)

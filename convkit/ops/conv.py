@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from convkit import geometry
-from convkit.ops import _call, activation as activations
+from convkit.ops import _call
+from convkit.ops import activation as activations
 
 
 def conv2d(
@@ -88,9 +89,7 @@ def conv2d_backward(
         out: three arrays (or None) for the gradients.
     """
     op = "conv2d_backward"
-    dy, x, kernel, bias = _call.arguments(
-        op, ["dy", "x", "kernel", "bias"], [dy, x, kernel, bias]
-    )
+    dy, x, kernel, bias = _call.arguments(op, ["dy", "x", "kernel", "bias"], [dy, x, kernel, bias])
     name = activations.named(op, activation)
     x = _call.channels_last(op, x, "x", data_format)
     dy = _call.channels_last(op, dy, "dy", data_format)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from convkit import geometry
-from convkit.ops import _call, activation as activations
+from convkit.ops import _call
+from convkit.ops import activation as activations
 
 
 def dense(
@@ -28,9 +29,7 @@ def dense(
     """
     x, kernel, bias = _call.arguments("dense", ["x", "kernel", "bias"], [x, kernel, bias])
     name = activations.named("dense", activation)
-    spec, shape = geometry.dense(
-        "dense", tuple(x.shape), tuple(kernel.shape), _call.shape_of(bias)
-    )
+    spec, shape = geometry.dense("dense", tuple(x.shape), tuple(kernel.shape), _call.shape_of(bias))
     n = x.shape[0] if len(shape) > 1 else 1
     if name is None:
         return _call.run("dense", spec, n, [x, kernel, bias], shape, out, "dense")
@@ -56,9 +55,7 @@ def dense_backward(
         out: three arrays (or None) for the gradients.
     """
     op = "dense_backward"
-    dy, x, kernel, bias = _call.arguments(
-        op, ["dy", "x", "kernel", "bias"], [dy, x, kernel, bias]
-    )
+    dy, x, kernel, bias = _call.arguments(op, ["dy", "x", "kernel", "bias"], [dy, x, kernel, bias])
     name = activations.named(op, activation)
     spec, shape = geometry.dense(op, tuple(x.shape), tuple(kernel.shape), _call.shape_of(bias))
     geometry.same_shape(op, "dy", tuple(dy.shape), shape, ", that of the result")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from math import prod
 from typing import Any
 
 from convkit import _core, geometry, graph
+from convkit.array import check_out
 from convkit.ops import _call
 
 
@@ -37,8 +39,8 @@ def add_backward(dy: Any, x1: Any, x2: Any, *, needs: Any = None, out: Any = Non
     return tuple(found)
 
 
-def _sizes(op: str, shapes: Sequence[geometry.Shape], axis: Any) -> tuple[int, list[int]]:
-    """The axis and how many values each array has along it and behind it, per row before it."""
+def _axis(op: str, shapes: Sequence[geometry.Shape], axis: Any) -> int:
+    """The axis, counted from the front, of arrays that agree in everything else."""
     if not shapes:
         raise geometry.fail(op, "at least one array", "none")
     first = shapes[0]
@@ -48,12 +50,11 @@ def _sizes(op: str, shapes: Sequence[geometry.Shape], axis: Any) -> tuple[int, l
     if first[index] is None:
         raise geometry.fail(op, "an axis other than that of the samples", index)
     for i, shape in enumerate(shapes[1:], 1):
-        if len(shape) != len(first) or any(
-            a != b for k, (a, b) in enumerate(zip(shape, first, strict=True)) if k != index
-        ):
-            raise geometry.fail(op, f"arrays of one shape but for axis {index}", f"{first} and {shape} (array {i})")
-    behind = geometry.samples((None, *first[index + 1 :]))[1]
-    return index, [int(shape[index] or 0) * behind for shape in shapes]
+        if shape[:index] != first[:index] or shape[index + 1 :] != first[index + 1 :]:
+            raise geometry.fail(
+                op, f"arrays of one shape but for axis {index}", f"{first} and {shape} (array {i})"
+            )
+    return index
 
 
 def concatenate(arrays: Sequence[Any], axis: int = -1, *, out: Any = None) -> Any:
@@ -66,33 +67,32 @@ def concatenate(arrays: Sequence[Any], axis: int = -1, *, out: Any = None) -> An
     """
     op = "concatenate"
     arrays = list(arrays)
-    names = [f"array {i}" for i in range(len(arrays))]
-    arrays = _call.arguments(op, names, arrays)
-    index, sizes = _sizes(op, [tuple(a.shape) for a in arrays], axis)
+    arrays = _call.arguments(op, [f"array {i}" for i in range(len(arrays))], arrays)
+    index = _axis(op, [tuple(a.shape) for a in arrays], axis)
     if len(arrays) == 1:
         return _copied(arrays[0], out)
 
     def join(a: Any, b: Any, out: Any = None) -> Any:
         shape = list(a.shape)
         shape[index] = a.shape[index] + b.shape[index]
-        n, spec = _spec(op, tuple(a.shape), tuple(b.shape), index)
+        n, spec = _spec(tuple(a.shape), tuple(b.shape), index)
         return _call.run(op, spec, n, [a, b], tuple(shape), out, op)
 
-    del sizes
     return join(reduce(join, arrays[:-1]), arrays[-1], out)
 
 
-def _spec(op: str, a: geometry.Shape, b: geometry.Shape, index: int) -> tuple[int | None, Any]:
-    _, (first, second) = _sizes(op, [a, b], index)
-    outer = geometry.samples((None, *(s for s in a[:index] if s is not None)))[1]
+def _spec(a: geometry.Shape, b: geometry.Shape, index: int) -> tuple[int | None, Any]:
+    """(n, spec) of joining two arrays: rows before the axis, values from it on."""
     n = None if a[0] is None else 1
+    outer = prod(size for size in a[:index] if size is not None)
+    first, second = (prod(size for size in shape[index:] if size is not None) for shape in (a, b))
     return n, _core.Concatenate(outer=outer, first=first, second=second)
 
 
 def _copied(x: Any, out: Any) -> Any:
     if out is None:
         return x if isinstance(x, graph.Symbol) else x.copy()
-    _call.check_out("concatenate", out, x.shape, x.dtype)
+    check_out("concatenate", out, x.shape, x.dtype)
     out[...] = x
     return out
 
@@ -105,19 +105,21 @@ def concatenate_backward(
     arrays = list(arrays)
     names = ["dy", *(f"array {i}" for i in range(len(arrays)))]
     dy, *arrays = _call.arguments(op, names, [dy, *arrays])
-    index, _ = _sizes(op, [tuple(a.shape) for a in arrays], axis)
+    index = _axis(op, [tuple(a.shape) for a in arrays], axis)
     shape = list(arrays[0].shape)
     shape[index] = sum(a.shape[index] for a in arrays)
     geometry.same_shape(op, "dy", tuple(dy.shape), tuple(shape), ", that of the result")
     needs = _call.flags(op, needs, len(arrays))
-    outs = _call.outs(op, out if len(arrays) > 1 or isinstance(out, (tuple, list)) else [out], len(arrays))
+    outs = _call.outs(
+        op, out if len(arrays) > 1 or isinstance(out, (tuple, list)) else [out], len(arrays)
+    )
     found: list[Any] = []
     # From the back: cut the last piece off what is left.
     rest = dy
     for i in range(len(arrays) - 1, 0, -1):
         head = list(rest.shape)
         head[index] -= arrays[i].shape[index]
-        n, spec = _spec(op, tuple(head), tuple(arrays[i].shape), index)
+        n, spec = _spec(tuple(head), tuple(arrays[i].shape), index)
         like = [_Shaped(tuple(head)), arrays[i]]
         wanted = [any(needs[:i]), needs[i]]
         rest, piece = _call.backward(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from convkit import geometry, graph
-from convkit.array import label_array
+from convkit.array import check_out, label_array
 from convkit.geometry import Shape
 from convkit.ops import _call
 
@@ -103,7 +103,7 @@ def sparse_categorical_crossentropy(
     n = _samples(y_pred)
     if out is None:
         return graph.call(op, spec, n, [y_true, y_pred], [shape], _call.dtype_of(y_pred))[0]
-    _call.check_out(op, out, [s or 0 for s in shape], y_pred.dtype)
+    check_out(op, out, _call.sizes(shape), y_pred.dtype)
     out[...] = graph.call(op, spec, n, [y_true, y_pred], [shape], _call.dtype_of(y_pred))[0]
     return out
 

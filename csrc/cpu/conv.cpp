@@ -12,20 +12,15 @@
 // in small blocks. dx: for one row ih of the picture, a row of the left matrix holds, for one
 // column ow, the rows of dy that ih took part in; the product has kernel_width * channels columns,
 // and what falls onto one pixel is then gathered. So neither pays for the border of the picture,
-// and each row of dx is written by one thread. Where filters are few, see Planes.
+// and each row of dx is written by one thread. Where filters are few, see
+// conv_planes.h.
+#include "conv_planes.h"
 #include "cpu_kernels.h"
 #include "gemm.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
 namespace {
-
-// Output positions `out` in 0 .. count with 0 <= out * stride + offset < size.
-Range inside(int64_t offset, int64_t stride, int64_t size, int64_t count) {
-    const int64_t begin = offset < 0 ? divide_up(-offset, stride) : 0;
-    const int64_t end = offset < size ? divide_up(size - offset, stride) : 0;
-    return {std::min(begin, count), std::max(std::min(begin, count), std::min(end, count))};
-}
 
 // Samples that are worked on together, so that pixels with the same place fill a block.
 int64_t samples_together(const Conv2d& s, int64_t n) {
@@ -90,8 +85,8 @@ struct Windows {
                 for (int64_t i = 0; i < run; ++i) fill_zero(out + i * kStride<T>, stop - k);
             } else {
                 const Range part = {k - tap * channels, stop - tap * channels};
-                copy_taps(image + ih * s.width * s.channels,
-                          kw * s.dilation_width - s.pad_left, together, part, ow, run, out);
+                copy_taps(image + ih * s.width * s.channels, kw * s.dilation_width - s.pad_left,
+                          together, part, ow, run, out);
             }
             k = stop;
         }
@@ -102,152 +97,27 @@ struct Windows {
     void copy_taps(const T* line, int64_t offset, int64_t together, Range part, int64_t ow,
                    int64_t run, T* dst) const {
         const int64_t count = part.end - part.begin, channels = s.channels / s.groups;
-        const Range whole = inside(offset, s.stride_width, s.width - together + 1, s.out_width);
-        for (int64_t i = 0; i < run; ++i, dst += kStride<T>) {
-            const int64_t iw = (ow + i) * s.stride_width + offset;
-            if (ow + i >= whole.begin && ow + i < whole.end) {
-                const T* src = line + iw * s.channels + part.begin;
-                copy_over(dst, src, count, x_end - src);
-                continue;
-            }
+        // Windows before `left` and from `right` on reach over the border.
+        const Range inner = inside(offset, s.stride_width, s.width - together + 1, s.out_width);
+        const int64_t left = std::min(std::max<int64_t>(inner.begin - ow, 0), run);
+        const int64_t right = std::min(std::max(inner.end - ow, left), run);
+        const int64_t column = ow * s.stride_width + offset, step = s.stride_width * s.channels;
+        if (left < right) {
+            const T* src = line + (column + left * s.stride_width) * s.channels + part.begin;
+            copy_rows(dst + left * kStride<T>, src, step, right - left, count, x_end - src);
+        }
+        for (int64_t i = 0; i < run; ++i) {
+            if (i >= left && i < right) continue;
+            const int64_t iw = column + i * s.stride_width;
             const int64_t first = std::max(part.begin, -iw * channels);
             const int64_t last = std::min(part.end, (s.width - iw) * channels);
-            fill_zero(dst, count);
+            T* out = dst + i * kStride<T>;
+            fill_zero(out, count);
             if (first < last) {
-                std::memcpy(dst + (first - part.begin), line + (iw * s.channels + first),
+                std::memcpy(out + (first - part.begin), line + (iw * s.channels + first),
                             static_cast<size_t>(last - first) * sizeof(T));
             }
         }
-    }
-};
-
-// For few filters: the channels of x as planes of pixels, padded with zeros, so that a tap of the
-// kernel is a shift, and pixels fill the lanes. Strides take the planes apart into their phases.
-// A plane has the pitch `width`; of each of its rows the first out_width pixels are outputs.
-template <class T>
-struct Planes {
-    const Conv2d& s;
-    int64_t channels, units, taps;
-    int64_t width;         // columns of a plane
-    int64_t bands, rows;   // the outputs are cut into bands of at most so many rows
-    int64_t plane_size;
-
-    explicit Planes(const Conv2d& s)
-        : s(s),
-          channels(s.channels / s.groups),
-          units(s.filters / s.groups),
-          taps(s.kernel_height * s.kernel_width * channels),
-          width(s.out_width + (s.kernel_width - 1) * s.dilation_width / s.stride_width) {
-        constexpr int64_t kPixels = 1024;
-        bands = divide_up(s.out_height, std::max<int64_t>(1, kPixels / width));
-        rows = divide_up(s.out_height, bands);
-        plane_size = width * (rows + (s.kernel_height - 1) * s.dilation_height / s.stride_height);
-    }
-
-    int64_t planes() const { return channels * s.stride_height * s.stride_width; }
-    int64_t pixels() const { return round_up(rows * width, kLanes<T>); }
-    // Behind the planes: space to read whole registers, then a plane of ones.
-    int64_t ones() const { return planes() * plane_size + kLanes<T>; }
-    int64_t size() const { return ones() + pixels(); }
-
-    // Whether they are expected to be faster than Windows; in half cycles per output pixel.
-    bool pay() const {
-        constexpr int64_t kMostValues = 1 << 16;
-        if (units > kFewRows || size() > kMostValues) return false;
-        const int64_t runs = s.groups == 1 && s.dilation_width == 1 ? 1 : s.kernel_width;
-        const int64_t here = taps * units * width / (s.out_width * kLanes<T>) + 3 * channels + 6;
-        return here < taps + 3 * s.kernel_height * runs;
-    }
-
-    // Offsets of the taps in the order of the kernel, then of the plane of ones.
-    void offsets(int64_t* offset) const {
-        for (int64_t kh = 0; kh < s.kernel_height; ++kh) {
-            for (int64_t kw = 0; kw < s.kernel_width; ++kw) {
-                const int64_t ih = kh * s.dilation_height, iw = kw * s.dilation_width;
-                const int64_t phase =
-                    ih % s.stride_height * s.stride_width + iw % s.stride_width;
-                for (int64_t c = 0; c < channels; ++c) {
-                    *offset++ = (phase * channels + c) * plane_size +
-                                ih / s.stride_height * width + iw / s.stride_width;
-                }
-            }
-        }
-        *offset = ones();
-    }
-
-    Range band(int64_t i) const { return {cut(s.out_height, bands, i), cut(s.out_height, bands, i + 1)}; }
-
-    // From the group's first channel in one sample, for the outputs from row `oh`.
-    void fill(const T* x, const T* x_end, int64_t oh, T* dst) const {
-        for (int64_t phase = 0; phase < s.stride_height * s.stride_width; ++phase) {
-            const int64_t top = oh * s.stride_height + phase / s.stride_width - s.pad_top;
-            const int64_t left = phase % s.stride_width - s.pad_left;
-            const Range part = inside(left, s.stride_width, s.width, width);
-            for (int64_t c = 0; c < channels; ++c) {
-                for (int64_t i = 0; i < plane_size; i += width, dst += width) {
-                    const int64_t ih = top + i / width * s.stride_height;
-                    fill_row(ih < 0 || ih >= s.height ? Range{0, 0} : part,
-                             x + (ih * s.width + left) * s.channels + c, x_end, dst);
-                }
-            }
-        }
-        fill_zero(dst, kLanes<T>);
-    }
-
-    // dy of one group and band as planes (units, pixels), zero beside the outputs.
-    void fill_gradient(const T* dy, const T* dy_end, int64_t height, T* dst) const {
-        fill_zero(dst, units * pixels());
-        for (int64_t oh = 0; oh < height; ++oh) {
-            for (int64_t ow = 0; ow < s.out_width; ow += kLanes<T>) {
-                const int64_t count = std::min<int64_t>(kLanes<T>, s.out_width - ow);
-                Vec<T> square[kLanes<T>] = {};
-                for (int64_t i = 0; i < count; ++i) {
-                    const T* src = dy + (oh * s.out_width + ow + i) * s.filters;
-                    square[i] = dy_end - src >= kLanes<T> ? load(src) : load_partial(src, units);
-                }
-                transpose<T>(square);
-                for (int64_t f = 0; f < units; ++f) {
-                    T* out = dst + f * pixels() + oh * width + ow;
-                    count == kLanes<T> ? store(out, square[f])
-                                       : store_partial(out, square[f], count);
-                }
-            }
-        }
-    }
-
-    // The outputs of one band from their planes (units, pixels).
-    void write(const T* planes, const T* bias, int64_t height, T* y) const {
-        const Vec<T> shift = bias ? load_partial(bias, units) : Vec<T>{};
-        T* end = y + height * s.out_width * s.filters;
-        for (int64_t oh = 0; oh < height; ++oh) {
-            for (int64_t ow = 0; ow < s.out_width; ow += kLanes<T>) {
-                Vec<T> square[kLanes<T>] = {};
-                for (int64_t f = 0; f < units; ++f) {
-                    square[f] = load(planes + f * pixels() + oh * width + ow);
-                }
-                transpose<T>(square);
-                const int64_t count = std::min<int64_t>(kLanes<T>, s.out_width - ow);
-                for (int64_t i = 0; i < count; ++i, y += s.filters) {
-                    const Vec<T> value = bias ? square[i] + shift : square[i];
-                    // What is written too far belongs to the next pixel, which follows.
-                    s.groups == 1 && end - y >= kLanes<T> ? store(y, value)
-                                                          : store_partial(y, value, units);
-                }
-            }
-        }
-    }
-
- private:
-    void fill_row(Range part, const T* src, const T* x_end, T* dst) const {
-        const int64_t step = s.stride_width * s.channels, count = part.end - part.begin;
-        fill_zero(dst, part.begin);
-        if (step == 1) {
-            const int64_t readable = count > 0 ? x_end - (src + part.begin) : 0;
-            copy_over(dst + part.begin, src + part.begin, count, readable);
-        } else {
-            for (int64_t q = part.begin; q < part.end; ++q) dst[q] = src[q * step];
-        }
-        fill_zero(dst + part.end, width - part.end);
     }
 };
 
@@ -309,8 +179,8 @@ struct GradientRows {
 
     int64_t ih(int64_t row) const { return remainder + row / samples * s.stride_height; }
     Taps taps(int64_t row) const {
-        return find_taps(ih(row) + s.pad_top, s.kernel_height, s.stride_height,
-                         s.dilation_height, s.out_height);
+        return find_taps(ih(row) + s.pad_top, s.kernel_height, s.stride_height, s.dilation_height,
+                         s.out_height);
     }
 
     Range depth(int64_t first, int64_t count) const {
@@ -351,9 +221,7 @@ struct GradientRows {
             } else {
                 const int64_t oh = t.out - (position - own.begin) * t.out_step;
                 const T* src = image + oh * s.out_width * s.filters + k % size;
-                for (int64_t i = 0; i < run; ++i, src += s.filters) {
-                    copy_over(out + i * kStride<T>, src, stop - k, dy_end - src);
-                }
+                copy_rows(out, src, s.filters, run, stop - k, dy_end - src);
             }
             k = stop;
         }
@@ -388,81 +256,9 @@ void gather_row(const Conv2d& s, const Taps* columns, const T* product, int64_t 
 template <class T>
 int64_t channel_block(const Conv2d& s) {
     const int64_t channels = s.channels / s.groups;
-    const int64_t most = std::max(kPanel<T>, kBlockColumns / s.kernel_width / kPanel<T> * kPanel<T>);
+    const int64_t most =
+        std::max(kPanel<T>, kBlockColumns / s.kernel_width / kPanel<T> * kPanel<T>);
     return std::min(channels, most);
-}
-
-template <class T>
-void conv2d_planes(const Context& context, const Planes<T>& p, int64_t n, const T* x,
-                   const T* kernel, const T* bias, T* y) {
-    const Conv2d& s = p.s;
-    int64_t* offsets = scratch<int64_t>(kShared, p.taps + 1);
-    p.offsets(offsets);
-    const int64_t tasks = n * p.bands * s.groups;
-    const double work = static_cast<double>(n) * s.multiply_adds() / tasks;
-    parallel_for(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
-        T* planes = scratch<T>(kPackA, p.size());
-        T* product = scratch<T>(kLocal, p.units * p.pixels() + kLanes<T>);
-        for (int64_t i = begin; i < end; ++i) {
-            const int64_t filter = i % s.groups * p.units, sample = i / s.groups / p.bands;
-            const Range band = p.band(i / s.groups % p.bands);
-            p.fill(x + sample * s.input_size() + i % s.groups * p.channels,
-                   x + n * s.input_size(), band.begin, planes);
-            multiply_shifted<T>(kernel + filter, s.filters, planes, offsets, p.units, p.pixels(),
-                                p.taps, product, p.pixels());
-            p.write(product, bias ? bias + filter : nullptr, band.end - band.begin,
-                    y + (sample * s.out_height + band.begin) * s.out_width * s.filters + filter);
-        }
-    });
-}
-
-template <class T>
-void conv2d_planes_backward_kernel(const Context& context, const Planes<T>& p, int64_t n,
-                                   const T* dy, const T* x, T* dkernel, T* dbias) {
-    const Conv2d& s = p.s;
-    const int64_t images = n * p.bands, size = (p.taps + 1) * p.units * kLanes<T>;
-    const int64_t slots = std::max<int64_t>(
-        1, std::min({int64_t{16}, images / 4, (int64_t{1} << 20) / (s.groups * size)}));
-    T* sums = scratch<T>(kShared, slots * s.groups * size +
-                                      (p.taps + 1) * static_cast<int64_t>(8 / sizeof(T)));
-    int64_t* offsets = reinterpret_cast<int64_t*>(sums + slots * s.groups * size);
-    p.offsets(offsets);
-    const double work = static_cast<double>(n) * s.multiply_adds() / (slots * s.groups);
-    parallel_for(context, slots * s.groups, multiply_cost<T>(work),
-                 [&](int64_t begin, int64_t end) {
-        T* planes = scratch<T>(kPackA, p.size());
-        T* gradient = scratch<T>(kPackB, p.units * p.pixels());
-        for (int64_t q = 0; q < p.pixels(); ++q) planes[p.ones() + q] = T(1);
-        for (int64_t i = begin; i < end; ++i) {
-            const int64_t slot = i / s.groups, group = i % s.groups;
-            fill_zero(sums + i * size, size);
-            for (int64_t j = cut(images, slots, slot); j < cut(images, slots, slot + 1); ++j) {
-                const int64_t sample = j / p.bands;
-                const Range band = p.band(j % p.bands);
-                p.fill(x + sample * s.input_size() + group * p.channels, x + n * s.input_size(),
-                       band.begin, planes);
-                p.fill_gradient(dy + sample * s.output_size() +
-                                    band.begin * s.out_width * s.filters + group * p.units,
-                                dy + n * s.output_size(), band.end - band.begin, gradient);
-                correlate_shifted<T>(planes, offsets, gradient, p.pixels(), p.units, p.pixels(),
-                                     p.taps + 1, sums + i * size);
-            }
-        }
-    });
-    for (int64_t group = 0; group < s.groups; ++group) {
-        for (int64_t i = 0; i < (p.taps + 1) * p.units; ++i) {
-            Vec<T> total{};
-            for (int64_t slot = 0; slot < slots; ++slot) {
-                total += load(sums + (slot * s.groups + group) * size + i * kLanes<T>);
-            }
-            const int64_t tap = i / p.units, filter = group * p.units + i % p.units;
-            if (tap < p.taps) {
-                dkernel[tap * s.filters + filter] = sum<T>(total);
-            } else if (dbias) {
-                dbias[filter] = sum<T>(total);
-            }
-        }
-    }
 }
 
 }  // namespace
@@ -480,8 +276,9 @@ void conv2d(const Context& context, const Conv2d& s, int64_t n, const T* x, cons
     parallel_for(context, s.groups, 0.1 * depth * units, [&](int64_t begin, int64_t end) {
         for (int64_t group = begin; group < end; ++group) {
             const T* source = kernel + group * units;
-            pack_lanes(depth, units, 0, depth, [&](int64_t k) { return source + k * s.filters; },
-                       packed + group * packed_group);
+            pack_lanes(
+                depth, units, 0, depth, [&](int64_t k) { return source + k * s.filters; },
+                packed + group * packed_group);
         }
     });
 
@@ -553,8 +350,8 @@ void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, c
     });
     Taps* columns = reinterpret_cast<Taps*>(packed + packed_blocks * packed_block);
     for (int64_t iw = 0; iw < s.width; ++iw) {
-        columns[iw] = find_taps(iw + s.pad_left, s.kernel_width, s.stride_width,
-                                s.dilation_width, s.out_width);
+        columns[iw] = find_taps(iw + s.pad_left, s.kernel_width, s.stride_width, s.dilation_width,
+                                s.out_width);
     }
 
     const int64_t together = samples_together(s, n), sample_blocks = divide_up(n, together);
@@ -584,8 +381,7 @@ void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, c
             const Lanes<T> lanes =
                 packed_lanes<T>(packed + part * packed_block, depth, s.kernel_width * count);
             const int64_t pitch = round_up(s.kernel_width * count, kLanes<T>);
-            T* product =
-                scratch<T>(kLocal, row_block * s.out_width * pitch + kLanes<T>);
+            T* product = scratch<T>(kLocal, row_block * s.out_width * pitch + kLanes<T>);
             T* targets[kBlockRows];
             for (int64_t m = first * s.out_width; m < last * s.out_width; m += kBlockRows) {
                 const int64_t rows_here = std::min(kBlockRows, last * s.out_width - m);

@@ -13,7 +13,7 @@ namespace CONVKIT_ISA {
 namespace {
 
 // Up to so many rows are multiplied with the kernel where it lies: packing it would cost more.
-constexpr int64_t kRowsInPlace = 16;
+constexpr int64_t kRowsInPlace = 64;
 
 // Rows in one task: whole tiles, and enough tasks for several threads even in a small batch.
 int64_t row_block(int64_t rows) {
@@ -47,25 +47,26 @@ void multiply_few(const Context& context, const PlainRows<T>& x, const T* kernel
     const int64_t spare = round_up(units, kLanes<T>) - units;
     const int64_t safe = std::max<int64_t>(0, inputs - divide_up(spare, units));
     T* packed = scratch<T>(kShared, packed_size<T>(inputs - safe, units));
-    pack_lanes(inputs - safe, units, 0, inputs - safe,
-               [&](int64_t k) { return kernel + (safe + k) * units; }, packed);
+    pack_lanes(
+        inputs - safe, units, 0, inputs - safe,
+        [&](int64_t k) { return kernel + (safe + k) * units; }, packed);
     const Lanes<T> whole = {kernel, kPanel<T>, units};
     const Lanes<T> last = packed_lanes<T>(packed, inputs - safe, units);
     for_blocks<T>(context, x.rows, units, inputs,
                   [&](int64_t first, int64_t rows, int64_t column, int64_t columns) {
-        T* values = scratch<T>(kPackA, kBlockRows * kStride<T>);
-        T* c[kBlockRows];
-        for (int64_t m = 0; m < rows; ++m) c[m] = y + (first + m) * units + column;
-        for (int64_t begin = 0; begin < safe; begin += kDepth) {
-            const int64_t end = std::min(safe, begin + kDepth);
-            x.pack(first, rows, begin, end, values);
-            multiply<T>({values, 0}, whole.from(begin, column), rows, columns, end - begin,
-                        begin == 0, nullptr, c);
-        }
-        x.pack(first, rows, safe, inputs, values);
-        multiply<T>({values, 0}, last.from(0, column), rows, columns, inputs - safe, safe == 0,
-                    bias ? bias + column : nullptr, c);
-    });
+                      T* values = scratch<T>(kPackA, kBlockRows * kStride<T>);
+                      T* c[kBlockRows];
+                      for (int64_t m = 0; m < rows; ++m) c[m] = y + (first + m) * units + column;
+                      for (int64_t begin = 0; begin < safe; begin += kDepth) {
+                          const int64_t end = std::min(safe, begin + kDepth);
+                          x.pack(first, rows, begin, end, values);
+                          multiply<T>({values, 0}, whole.from(begin, column), rows, columns,
+                                      end - begin, begin == 0, nullptr, c);
+                      }
+                      x.pack(first, rows, safe, inputs, values);
+                      multiply<T>({values, 0}, last.from(0, column), rows, columns, inputs - safe,
+                                  safe == 0, bias ? bias + column : nullptr, c);
+                  });
 }
 
 // c (rows, columns) = a b + bias with a packed b.
@@ -74,11 +75,12 @@ void multiply_packed(const Context& context, const PlainRows<T>& a, const Lanes<
                      const T* bias, int64_t columns, T* c) {
     for_blocks<T>(context, a.rows, columns, a.size,
                   [&](int64_t first, int64_t rows, int64_t column, int64_t count) {
-        T* targets[kBlockRows];
-        for (int64_t m = 0; m < rows; ++m) targets[m] = c + (first + m) * columns + column;
-        multiply_rows(a, b.from(0, column), first, rows, count,
-                      bias ? bias + column : nullptr, targets);
-    });
+                      T* targets[kBlockRows];
+                      for (int64_t m = 0; m < rows; ++m)
+                          targets[m] = c + (first + m) * columns + column;
+                      multiply_rows(a, b.from(0, column), first, rows, count,
+                                    bias ? bias + column : nullptr, targets);
+                  });
 }
 
 }  // namespace
@@ -89,8 +91,8 @@ void dense(const Context& context, const Dense& s, int64_t n, const T* x, const 
     const PlainRows<T> a = {x, n * s.rows, s.inputs};
     if (a.rows <= kRowsInPlace) return multiply_few(context, a, kernel, bias, s.units, y);
     T* packed = scratch<T>(kShared, packed_size<T>(s.inputs, s.units));
-    pack_lanes(s.inputs, s.units, 0, s.inputs, [&](int64_t k) { return kernel + k * s.units; },
-               packed);
+    pack_lanes(
+        s.inputs, s.units, 0, s.inputs, [&](int64_t k) { return kernel + k * s.units; }, packed);
     multiply_packed(context, a, packed_lanes<T>(packed, s.inputs, s.units), bias, s.units, y);
 }
 
@@ -99,8 +101,8 @@ void dense_backward_input(const Context& context, const Dense& s, int64_t n, con
                           const T* kernel, T* dx) {
     const PlainRows<T> a = {dy, n * s.rows, s.units};
     T* packed = scratch<T>(kShared, packed_size<T>(s.units, s.inputs));
-    pack_lanes_transposed(s.units, s.inputs, 0, s.units,
-                          [&](int64_t j) { return kernel + j * s.units; }, packed);
+    pack_lanes_transposed(
+        s.units, s.inputs, 0, s.units, [&](int64_t j) { return kernel + j * s.units; }, packed);
     multiply_packed<T>(context, a, packed_lanes<T>(packed, s.units, s.inputs), nullptr, s.inputs,
                        dx);
 }

@@ -29,7 +29,8 @@ void dropout(const Context& context, const Dropout& s, int64_t n, const T* x, co
             }
             const int64_t first = chunk * kChunk, size = std::min(kChunk, count - first);
             for (int64_t i = 0; i < size; ++i) {
-                y[first + i] = drawn[i] < dropped_below ? T(0) : x[first + i] * scale;
+                const T scaled = x[first + i] * scale;  // in any case: a branch would be a gamble
+                y[first + i] = drawn[i] < dropped_below ? T(0) : scaled;
             }
         }
     });

@@ -1,14 +1,6 @@
 // The inner loops of the matrix product of gemm.h: tiles of c in registers.
 #include "gemm.h"
 
-#include <utility>
-
-#if defined(__clang__)
-#define CONVKIT_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define CONVKIT_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 namespace convkit {
 namespace CONVKIT_ISA {
 namespace {
@@ -55,8 +47,8 @@ void tile(const T* a, int64_t a_step, const T* b, int64_t b_step, const int64_t*
 }
 
 template <class T>
-using Tile = void (*)(const T*, int64_t, const T*, int64_t, const int64_t*, int64_t, bool,
-                      const T*, T* const*);
+using Tile = void (*)(const T*, int64_t, const T*, int64_t, const int64_t*, int64_t, bool, const T*,
+                      T* const*);
 
 // Tiles of V registers and 1 .. count rows; at most 2 * kTileRows registers hold sums.
 template <class T, int V>
@@ -71,9 +63,12 @@ struct Tiles {
     static Tile<T> get(int64_t rows, Operands operands) {
         constexpr auto all = std::make_index_sequence<kCount>();
         switch (operands) {
-            case kPlain: return pick<kPlain>(rows, all);
-            case kTransposed: return pick<kTransposed>(rows, all);
-            default: return pick<kShifted>(rows, all);
+            case kPlain:
+                return pick<kPlain>(rows, all);
+            case kTransposed:
+                return pick<kTransposed>(rows, all);
+            default:
+                return pick<kShifted>(rows, all);
         }
     }
 };
@@ -81,10 +76,14 @@ struct Tiles {
 template <class T>
 Tile<T> get_tile(int vectors, int64_t rows, Operands operands) {
     switch (vectors) {
-        case 1: return Tiles<T, 1>::get(rows, operands);
-        case 2: return Tiles<T, 2>::get(rows, operands);
-        case 4: return Tiles<T, 4>::get(rows, operands);
-        default: return Tiles<T, 8>::get(rows, operands);
+        case 1:
+            return Tiles<T, 1>::get(rows, operands);
+        case 2:
+            return Tiles<T, 2>::get(rows, operands);
+        case 4:
+            return Tiles<T, 4>::get(rows, operands);
+        default:
+            return Tiles<T, 8>::get(rows, operands);
     }
 }
 
@@ -111,37 +110,6 @@ void partial_tile(Tile<T> function, const T* a, int64_t a_step, const T* b, int6
     for (int64_t m = 0; m < rows; ++m) {
         for (int64_t i = 0; i < whole; i += kLanes<T>) store(c[m] + i, load(copies[m] + i));
         store_partial(c[m] + whole, load(copies[m] + whole), columns - whole);
-    }
-}
-
-// Lane i of the two rows that change places at distance `half`: which of the 2 * kLanes it is.
-template <class T>
-constexpr int swapped_lane(int i, int half, bool upper) {
-    return (i & half) ? kLanes<T> + i - (upper ? 0 : half) : i + (upper ? half : 0);
-}
-
-template <class T, int kHalf, bool kUpper, size_t... I>
-inline Vec<T> swap_lanes(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
-#if defined(__clang__) || __GNUC__ >= 12
-    return __builtin_shufflevector(a, b, swapped_lane<T>(I, kHalf, kUpper)...);
-#else
-    using Index = decltype(a < b);
-    return __builtin_shuffle(a, b, Index{swapped_lane<T>(I, kHalf, kUpper)...});
-#endif
-}
-
-template <class T, int kHalf>
-inline void transpose_halves(Vec<T>* rows) {
-    if constexpr (kHalf < kLanes<T>) {
-        constexpr auto all = std::make_index_sequence<kLanes<T>>();
-        CONVKIT_UNROLL
-        for (int i = 0; i < kLanes<T>; ++i) {
-            if (i & kHalf) continue;
-            const Vec<T> a = rows[i], b = rows[i + kHalf];
-            rows[i] = swap_lanes<T, kHalf, false>(a, b, all);
-            rows[i + kHalf] = swap_lanes<T, kHalf, true>(a, b, all);
-        }
-        transpose_halves<T, 2 * kHalf>(rows);
     }
 }
 
@@ -222,7 +190,7 @@ void correlate_shifted(const T* planes, const int64_t* offsets, const T* d, int6
 
 template <class T>
 void transpose(Vec<T>* rows) {
-    transpose_halves<T, 1>(rows);
+    transpose_squares<T, kLanes<T>>(rows);
 }
 
 template <class T>
@@ -250,21 +218,21 @@ void multiply(const Rows<T>& a, const Lanes<T>& b, int64_t rows, int64_t columns
             if (used == width) {
                 function(values, a.step, panel, b.step, nullptr, depth, first, shift, targets);
             } else {
-                partial_tile(function, values, a.step, panel, b.step, depth, first, shift,
-                             targets, count, width, used);
+                partial_tile(function, values, a.step, panel, b.step, depth, first, shift, targets,
+                             count, width, used);
             }
         }
         j += width;
     }
 }
 
-#define INSTANTIATE_FOR(T)                                                                        \
-    template void transpose<T>(Vec<T>*);                                                          \
-    template void multiply<T>(const Rows<T>&, const Lanes<T>&, int64_t, int64_t, int64_t, bool,   \
-                              const T*, T* const*);                                               \
-    template void multiply_shifted<T>(const T*, int64_t, const T*, const int64_t*, int64_t,       \
-                                      int64_t, int64_t, T*, int64_t);                             \
-    template void correlate_shifted<T>(const T*, const int64_t*, const T*, int64_t, int64_t,      \
+#define INSTANTIATE_FOR(T)                                                                      \
+    template void transpose<T>(Vec<T>*);                                                        \
+    template void multiply<T>(const Rows<T>&, const Lanes<T>&, int64_t, int64_t, int64_t, bool, \
+                              const T*, T* const*);                                             \
+    template void multiply_shifted<T>(const T*, int64_t, const T*, const int64_t*, int64_t,     \
+                                      int64_t, int64_t, T*, int64_t);                           \
+    template void correlate_shifted<T>(const T*, const int64_t*, const T*, int64_t, int64_t,    \
                                        int64_t, int64_t, T*);
 INSTANTIATE_FOR(float)
 INSTANTIATE_FOR(double)

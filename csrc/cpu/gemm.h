@@ -13,9 +13,16 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "context.h"
 #include "simd.h"
+
+#if defined(__clang__)
+#define CONVKIT_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define CONVKIT_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 namespace convkit {
 namespace CONVKIT_ISA {
@@ -93,6 +100,63 @@ void correlate_shifted(const T* planes, const int64_t* offsets, const T* d, int6
 template <class T>
 void transpose(Vec<T>* rows);
 
+// Lane i of the two rows that change places at distance `half`: which of the 2 * kLanes it is.
+template <class T>
+constexpr int swapped_lane(int i, int half, bool upper) {
+    return (i & half) ? kLanes<T> + i - (upper ? 0 : half) : i + (upper ? half : 0);
+}
+
+template <class T, int kHalf, bool kUpper, size_t... I>
+static inline Vec<T> swap_lanes(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(a, b, swapped_lane<T>(I, kHalf, kUpper)...);
+#else
+    using Index = decltype(a < b);
+    return __builtin_shuffle(a, b, Index{swapped_lane<T>(I, kHalf, kUpper)...});
+#endif
+}
+
+// Transposes every square of kSize lanes of kSize registers by itself, in place.
+template <class T, int kSize, int kHalf = 1>
+static inline void transpose_squares(Vec<T>* rows) {
+    if constexpr (kHalf < kSize) {
+        constexpr auto all = std::make_index_sequence<kLanes<T>>();
+        CONVKIT_UNROLL
+        for (int i = 0; i < kSize; ++i) {
+            if (i & kHalf) continue;
+            const Vec<T> a = rows[i], b = rows[i + kHalf];
+            rows[i] = swap_lanes<T, kHalf, false>(a, b, all);
+            rows[i + kHalf] = swap_lanes<T, kHalf, true>(a, b, all);
+        }
+        transpose_squares<T, kSize, 2 * kHalf>(rows);
+    }
+}
+
+// Registers of the first kCorner filters, pixels in the lanes <-> a register for each of kLanes
+// pixels, whose first kCorner lanes are filters.
+template <class T>
+constexpr int kCorner = std::min(8, kLanes<T>);
+
+template <class T>
+static inline void filters_to_pixels(Vec<T>* rows) {
+    constexpr auto all = std::make_index_sequence<kLanes<T>>();
+    transpose_squares<T, kCorner<T>>(rows);
+    for (int i = kCorner<T>; i < kLanes<T>; ++i) {
+        const Vec<T> both = rows[i - kCorner<T>];
+        rows[i] = swap_lanes<T, kCorner<T>, true>(both, both, all);
+    }
+}
+
+template <class T>
+static inline void pixels_to_filters(Vec<T>* rows) {
+    constexpr auto all = std::make_index_sequence<kLanes<T>>();
+    for (int i = kCorner<T>; i < kLanes<T>; ++i) {
+        Vec<T>& low = rows[i - kCorner<T>];
+        low = swap_lanes<T, kCorner<T>, false>(low, rows[i], all);
+    }
+    transpose_squares<T, kCorner<T>>(rows);
+}
+
 static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
@@ -102,17 +166,46 @@ static inline int64_t cut(int64_t count, int64_t pieces, int64_t i) { return cou
 // A rough time of multiply-adds in nanoseconds, for parallel_for.
 template <class T>
 static inline double multiply_cost(double multiply_adds) {
-    return multiply_adds / (4 * kLanes<T>) + 20;
+    return multiply_adds / (4 * kLanes<T>)+20;
 }
 
-// Copies `count` values, whole registers at a time where `readable` values may be read; then up
-// to kLanes - 1 values behind dst[count - 1] are overwritten.
+template <class T, int V>
+static inline void copy_registers(T* dst, const T* src, int64_t step, int64_t rows) {
+    for (int64_t i = 0; i < rows; ++i, dst += kStride<T>, src += step) {
+        for (int v = 0; v < V; ++v) store(dst + v * kLanes<T>, load(src + v * kLanes<T>));
+    }
+}
+
+// Copies `rows` pieces of `count` values, `step` apart, to rows of a packed block: whole registers
+// at a time where that stays within `readable` values from src. Then up to kLanes - 1 values
+// behind each piece are overwritten.
 template <class T>
-static inline void copy_over(T* dst, const T* src, int64_t count, int64_t readable) {
-    if (round_up(count, kLanes<T>) <= readable) {
-        for (int64_t i = 0; i < count; i += kLanes<T>) store(dst + i, load(src + i));
-    } else {
-        std::memcpy(dst, src, static_cast<size_t>(count) * sizeof(T));
+static inline void copy_rows(T* dst, const T* src, int64_t step, int64_t rows, int64_t count,
+                             int64_t readable) {
+    const int64_t vectors = divide_up(count, kLanes<T>), reach = vectors * kLanes<T>;
+    const int64_t safe = readable < reach ? 0 : std::min(rows, (readable - reach) / step + 1);
+    switch (vectors) {
+        case 1:
+            copy_registers<T, 1>(dst, src, step, safe);
+            break;
+        case 2:
+            copy_registers<T, 2>(dst, src, step, safe);
+            break;
+        case 3:
+            copy_registers<T, 3>(dst, src, step, safe);
+            break;
+        case 4:
+            copy_registers<T, 4>(dst, src, step, safe);
+            break;
+        default:
+            for (int64_t i = 0; i < safe; ++i) {
+                for (int64_t j = 0; j < reach; j += kLanes<T>) {
+                    store(dst + i * kStride<T> + j, load(src + i * step + j));
+                }
+            }
+    }
+    for (int64_t i = safe; i < rows; ++i) {
+        std::memcpy(dst + i * kStride<T>, src + i * step, static_cast<size_t>(count) * sizeof(T));
     }
 }
 
@@ -210,10 +303,8 @@ struct PlainRows {
 
     Range depth(int64_t, int64_t) const { return {0, size}; }
     void pack(int64_t first, int64_t count, int64_t begin, int64_t end, T* dst) const {
-        for (int64_t m = first; m < first + count; ++m, dst += kStride<T>) {
-            const int64_t offset = m * size + begin;
-            copy_over(dst, data + offset, end - begin, rows * size - offset);
-        }
+        const int64_t offset = first * size + begin;
+        copy_rows(dst, data + offset, size, count, end - begin, rows * size - offset);
     }
 };
 
@@ -257,17 +348,18 @@ struct WeightGradient {
         const double work = static_cast<double>(rows) * taps * units / (slot_count * blocks);
         parallel_for(context, groups * slot_count * blocks, multiply_cost<T>(work),
                      [&](int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i) {
-                const int64_t block = i % blocks, slot = i / blocks % slot_count;
-                const int64_t group = i / blocks / slot_count;
-                const Range part = {cut(rows, slot_count, slot), cut(rows, slot_count, slot + 1)};
-                sum_block(source(group), group, part, block * tap_block(),
-                          direct ? dkernel : sums + slot * kernel_size());
-                if (dbias && block == 0) {
-                    sum_columns(part, group * units, bias_sums + slot * filters());
-                }
-            }
-        });
+                         for (int64_t i = begin; i < end; ++i) {
+                             const int64_t block = i % blocks, slot = i / blocks % slot_count;
+                             const int64_t group = i / blocks / slot_count;
+                             const Range part = {cut(rows, slot_count, slot),
+                                                 cut(rows, slot_count, slot + 1)};
+                             sum_block(source(group), group, part, block * tap_block(),
+                                       direct ? dkernel : sums + slot * kernel_size());
+                             if (dbias && block == 0) {
+                                 sum_columns(part, group * units, bias_sums + slot * filters());
+                             }
+                         }
+                     });
         if (!direct) {
             const double cost = 0.5 * slot_count * filters();
             parallel_for(context, taps, cost, [&](int64_t begin, int64_t end) {
@@ -276,7 +368,8 @@ struct WeightGradient {
         }
         for (int64_t f = 0; dbias && f < filters(); ++f) {
             T sum = bias_sums[f];
-            for (int64_t slot = 1; slot < slot_count; ++slot) sum += bias_sums[slot * filters() + f];
+            for (int64_t slot = 1; slot < slot_count; ++slot)
+                sum += bias_sums[slot * filters() + f];
             dbias[f] = sum;
         }
     }
@@ -290,8 +383,8 @@ struct WeightGradient {
         const int64_t tap_end = std::min(taps, tap + tap_block());
         const bool whole = units % kLanes<T> == 0;
         T* packed = scratch<T>(kPackA, kBlockRows * kStride<T>);
-        T* copy = whole || swapped ? nullptr
-                                   : scratch<T>(kPackB, packed_size<T>(kBlockRows, units));
+        T* copy =
+            whole || swapped ? nullptr : scratch<T>(kPackB, packed_size<T>(kBlockRows, units));
         T* targets[kBlockRows];
         const int64_t target_count = swapped ? units : tap_end - tap;
         for (int64_t m = 0; m < target_count; ++m) {
@@ -311,8 +404,9 @@ struct WeightGradient {
                 Lanes<T> lanes = {gradient, kPanel<T>, filters()};
                 if (!whole) {
                     lanes = packed_lanes<T>(copy, kBlockRows, units);
-                    pack_lanes(kBlockRows, units, 0, count,
-                               [&](int64_t k) { return gradient + k * filters(); }, copy);
+                    pack_lanes(
+                        kBlockRows, units, 0, count,
+                        [&](int64_t k) { return gradient + k * filters(); }, copy);
                 }
                 multiply<T>({packed, kStride<T>}, lanes, tap_end - tap, units, count, first,
                             nullptr, targets);

@@ -36,7 +36,7 @@ CONVKIT_INLINE inline Taps taps(int64_t out, int64_t stride, int64_t pad, int64_
     return t;
 }
 
-inline Taps row_taps(const Pool2d& s, int64_t out) {
+CONVKIT_INLINE inline Taps row_taps(const Pool2d& s, int64_t out) {
     return taps(out, s.stride_height, s.pad_top, s.dilation_height, s.pool_height, s.height);
 }
 
@@ -90,48 +90,51 @@ struct Average {
     }
 };
 
+// Rows begin .. end of y, counted through all samples.
 template <class T, class Reduction>
-void pool(const Context& context, const Pool2d& s, int64_t n, const T* x, T* y) {
-    const T* x_end = x + n * s.input_size();
-    const int64_t line_size = s.width * s.channels, row_size = s.out_width * s.channels;
+void pool_rows(const Pool2d s, const T* x, const T* x_end, T* y, int64_t begin, int64_t end) {
+    const int64_t channels = s.channels, line_size = s.width * channels;
     const int64_t reach =
         (s.out_width - 1) * s.stride_width + (s.pool_width - 1) * s.dilation_width + 1;
-    const int64_t padded = std::max(reach, s.pad_left + s.width) * s.channels + kLanes<T>;
-    const double cost = 0.05 * static_cast<double>(s.pool_height * line_size) +
+    const int64_t padded = std::max(reach, s.pad_left + s.width) * channels + kLanes<T>;
+    T* line = scratch<T>(kLocal, padded);
+    std::fill(line, line + padded, Reduction::start());
+    T* inside = line + s.pad_left * channels;
+    T* pixel = y + begin * s.out_width * channels;
+    const T* y_end = y + end * s.out_width * channels;
+    for (int64_t row = begin; row < end; ++row) {
+        const T* image = x + row / s.out_height * s.input_size();
+        const Taps rows = row_taps(s, row % s.out_height);
+        for (int64_t k = 0; k < line_size; k += kLanes<T>) {
+            Vec<T> v = broadcast(Reduction::start());
+            for (int64_t i = rows.first; i < rows.last; ++i) {
+                const T* p = image + (rows.origin + i * s.dilation_height) * line_size + k;
+                v = Reduction::add(v, load_run(p, x_end, line_size - k));
+            }
+            store(inside + k, v);
+        }
+        std::fill(inside + line_size, line + padded, Reduction::start());
+        for (int64_t out = 0; out < s.out_width; ++out, pixel += channels) {
+            const int64_t left = out * s.stride_width - s.pad_left;
+            const T* taps = inside + left * channels;
+            for_each_channel_vector<T>(channels, [&](int64_t c, int64_t count) CONVKIT_INLINE {
+                Vec<T> v = load(taps + c);
+                for (int64_t j = 1; j < s.pool_width; ++j) {
+                    v = Reduction::add(v, load(taps + j * s.dilation_width * channels + c));
+                }
+                store_run(pixel + c, y_end, Reduction::finish(s, rows.origin, left, v), count);
+            });
+        }
+    }
+}
+
+template <class T, class Reduction>
+void pool(const Context& context, const Pool2d& s, int64_t n, const T* x, T* y) {
+    const double cost = 0.05 * static_cast<double>(s.pool_height * s.width * s.channels) +
                         0.6 * static_cast<double>(s.out_width * s.pool_width) *
                             static_cast<double>(1 + s.channels / kLanes<T>);
     parallel_for(context, n * s.out_height, cost, [&](int64_t begin, int64_t end) {
-        const T* y_end = y + end * row_size;
-        T* line = scratch<T>(kLocal, padded);
-        std::fill(line, line + padded, Reduction::start());
-        T* inside = line + s.pad_left * s.channels;
-        for (int64_t row = begin; row < end; ++row) {
-            const T* image = x + row / s.out_height * s.input_size();
-            const Taps rows = row_taps(s, row % s.out_height);
-            for (int64_t k = 0; k < line_size; k += kLanes<T>) {
-                Vec<T> v = broadcast(Reduction::start());
-                for (int64_t i = rows.first; i < rows.last; ++i) {
-                    const T* p = image + (rows.origin + i * s.dilation_height) * line_size + k;
-                    v = Reduction::add(v, load_run(p, x_end, line_size - k));
-                }
-                store(inside + k, v);
-            }
-            std::fill(inside + line_size, line + padded, Reduction::start());
-            for (int64_t out = 0; out < s.out_width; ++out) {
-                const T* first_tap = line + out * s.stride_width * s.channels;
-                T* pixel = y + row * row_size + out * s.channels;
-                for_each_channel_vector<T>(s.channels, [&](int64_t c,
-                                                           int64_t count) CONVKIT_INLINE {
-                    Vec<T> v = load(first_tap + c);
-                    for (int64_t j = 1; j < s.pool_width; ++j) {
-                        v = Reduction::add(v,
-                                           load(first_tap + j * s.dilation_width * s.channels + c));
-                    }
-                    const int64_t left = out * s.stride_width - s.pad_left;
-                    store_run(pixel + c, y_end, Reduction::finish(s, rows.origin, left, v), count);
-                });
-            }
-        }
+        pool_rows<T, Reduction>(s, x, x + n * s.input_size(), y, begin, end);
     });
 }
 
@@ -203,70 +206,67 @@ struct AverageGradient {
 // down to the next row of windows. With few channels its lines are put together in scratch memory,
 // left to right, since a vector's zeros would run over the end of a line into the next.
 template <class T, class Gradient>
-void pool_backward_disjoint(const Context& context, const Pool2d& s, int64_t n, const T* dy, T* dx,
-                            Gradient gradient) {
-    const T* dy_end = dy + n * s.output_size();
+void disjoint_rows(const Pool2d s, const T* dy, const T* dy_end, T* dx, const Gradient gradient,
+                   int64_t begin, int64_t end) {
     const int64_t line_size = s.width * s.channels, pitch = line_size + kLanes<T>;
     const bool direct = s.channels >= kLanes<T>;
     const bool columns_covered = s.stride_width == s.pool_width && s.dilation_width == 1 &&
                                  s.out_width * s.stride_width >= s.pad_left + s.width;
     const bool two_by_two =
         s.pool_height == 2 && s.pool_width == 2 && s.dilation_height == 1 && s.dilation_width == 1;
-    parallel_for(context, n * s.out_height, backward_cost(s), [&](int64_t begin, int64_t end) {
-        T* lines = direct ? nullptr : scratch<T>(kLocal, s.pool_height * pitch);
-        for (int64_t row = begin; row < end; ++row) {
-            const int64_t sample = row / s.out_height, out_row = row % s.out_height;
-            T* image = dx + sample * s.input_size();
-            const Taps rows = row_taps(s, out_row);
-            const int64_t next = rows.origin + s.stride_height;
-            const int64_t top = out_row == 0 ? 0 : std::clamp<int64_t>(rows.origin, 0, s.height);
-            const int64_t bottom =
-                out_row + 1 == s.out_height ? s.height : std::clamp<int64_t>(next, 0, s.height);
-            if (rows.last - rows.first != bottom - top || (direct && !columns_covered)) {
-                std::fill(image + top * line_size, image + bottom * line_size, T(0));
-            }
-            if (!direct && !columns_covered) std::fill(lines, lines + s.pool_height * pitch, T(0));
+    T* lines = direct ? nullptr : scratch<T>(kLocal, s.pool_height * pitch);
+    const T* pixel = dy + begin * s.out_width * s.channels;
+    for (int64_t row = begin; row < end; ++row) {
+        const int64_t sample = row / s.out_height, out_row = row % s.out_height;
+        T* image = dx + sample * s.input_size();
+        const Taps rows = row_taps(s, out_row);
+        const int64_t next = rows.origin + s.stride_height;
+        const int64_t top = out_row == 0 ? 0 : std::clamp<int64_t>(rows.origin, 0, s.height);
+        const int64_t bottom =
+            out_row + 1 == s.out_height ? s.height : std::clamp<int64_t>(next, 0, s.height);
+        if (rows.last - rows.first != bottom - top || (direct && !columns_covered)) {
+            std::fill(image + top * line_size, image + bottom * line_size, T(0));
+        }
+        if (!direct && !columns_covered) std::fill(lines, lines + s.pool_height * pitch, T(0));
 
-            const T* gradients = dy + row * s.out_width * s.channels;
-            const auto do_window = [&](const Window& w, int64_t out) CONVKIT_INLINE {
-                for_each_channel_vector<T>(s.channels, [&](int64_t c,
-                                                           int64_t count) CONVKIT_INLINE {
-                    const Vec<T> all = load_run(gradients + out * s.channels + c, dy_end, count);
-                    const auto share = gradient(s, sample, w, c, count, first_lanes<T>(all, count));
-                    for (int64_t i = w.rows.first; i < w.rows.last; ++i) {
-                        T* line = direct ? image + w.offset(i, 0)
-                                         : lines + i * pitch + w.columns.origin * s.channels;
-                        for (int64_t j = w.columns.first; j < w.columns.last; ++j) {
-                            store(line + j * w.dilation_width * s.channels + c,
-                                  share(i * w.pool_width + j));
-                        }
+        T* first_line = direct ? image + rows.origin * line_size : lines;
+        const int64_t line_step = direct ? s.dilation_height * line_size : pitch;
+        const auto do_window = [&](const Window& w) CONVKIT_INLINE {
+            for_each_channel_vector<T>(s.channels, [&](int64_t c, int64_t count) CONVKIT_INLINE {
+                const Vec<T> all = load_run(pixel + c, dy_end, count);
+                const auto share = gradient(s, sample, w, c, count, first_lanes<T>(all, count));
+                for (int64_t i = w.rows.first; i < w.rows.last; ++i) {
+                    T* line = first_line + i * line_step + w.columns.origin * s.channels + c;
+                    for (int64_t j = w.columns.first; j < w.columns.last; ++j) {
+                        store(line + j * w.dilation_width * s.channels,
+                              share(i * w.pool_width + j));
                     }
-                });
-            };
-            for (int64_t out = 0; out < s.out_width; ++out) {
-                const Taps columns = column_taps(s, out);
-                if (two_by_two && rows.last - rows.first == 2 &&
-                    columns.last - columns.first == 2) {
-                    // The usual window, with constants for the compiler to unroll by.
-                    do_window({{rows.origin, 0, 2},
-                               {columns.origin, 0, 2},
-                               1,
-                               1,
-                               2,
-                               line_size,
-                               s.channels},
-                              out);
-                } else {
-                    do_window({rows, columns, s.dilation_height, s.dilation_width, s.pool_width,
-                               line_size, s.channels},
-                              out);
                 }
-            }
-            for (int64_t i = rows.first; !direct && i < rows.last; ++i) {
-                std::memcpy(image + (rows.origin + i * s.dilation_height) * line_size,
-                            lines + i * pitch, static_cast<size_t>(line_size) * sizeof(T));
+            });
+        };
+        for (int64_t out = 0; out < s.out_width; ++out, pixel += s.channels) {
+            const Taps columns = column_taps(s, out);
+            if (two_by_two && rows.last - rows.first == 2 && columns.last - columns.first == 2) {
+                // The usual window, with constants for the compiler to unroll by.
+                do_window(
+                    {{rows.origin, 0, 2}, {columns.origin, 0, 2}, 1, 1, 2, line_size, s.channels});
+            } else {
+                do_window({rows, columns, s.dilation_height, s.dilation_width, s.pool_width,
+                           line_size, s.channels});
             }
         }
+        for (int64_t i = rows.first; !direct && i < rows.last; ++i) {
+            std::memcpy(image + (rows.origin + i * s.dilation_height) * line_size,
+                        lines + i * pitch, static_cast<size_t>(line_size) * sizeof(T));
+        }
+    }
+}
+
+template <class T, class Gradient>
+void pool_backward_disjoint(const Context& context, const Pool2d& s, int64_t n, const T* dy, T* dx,
+                            const Gradient& gradient) {
+    parallel_for(context, n * s.out_height, backward_cost(s), [&](int64_t begin, int64_t end) {
+        disjoint_rows(s, dy, dy + n * s.output_size(), dx, gradient, begin, end);
     });
 }
 

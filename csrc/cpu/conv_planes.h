@@ -1,0 +1,238 @@
+// Convolution with few filters: pixels in the lanes. Formula and shapes as in conv.cpp.
+#pragma once
+
+#include "gemm.h"
+#include "specs.h"
+
+namespace convkit {
+namespace CONVKIT_ISA {
+
+// Output positions `out` in 0 .. count with 0 <= out * stride + offset < size.
+static inline Range inside(int64_t offset, int64_t stride, int64_t size, int64_t count) {
+    const int64_t begin = offset < 0 ? divide_up(-offset, stride) : 0;
+    const int64_t end = offset < size ? divide_up(size - offset, stride) : 0;
+    return {std::min(begin, count), std::max(std::min(begin, count), std::min(end, count))};
+}
+
+// The channels of x as planes of pixels, padded with zeros, so that a tap of the
+// kernel is a shift, and pixels fill the lanes. Strides take the planes apart into their phases.
+// A plane has the pitch `width`; of each of its rows the first out_width pixels are outputs.
+template <class T>
+struct Planes {
+    const Conv2d& s;
+    int64_t channels, units, taps;
+    int64_t width;        // columns of a plane
+    int64_t bands, rows;  // the outputs are cut into bands of at most so many rows
+    int64_t plane_size;
+
+    explicit Planes(const Conv2d& s)
+        : s(s),
+          channels(s.channels / s.groups),
+          units(s.filters / s.groups),
+          taps(s.kernel_height * s.kernel_width * channels),
+          width(s.out_width + (s.kernel_width - 1) * s.dilation_width / s.stride_width) {
+        constexpr int64_t kPixels = 1024;
+        bands = divide_up(s.out_height, std::max<int64_t>(1, kPixels / width));
+        rows = divide_up(s.out_height, bands);
+        plane_size = width * (rows + (s.kernel_height - 1) * s.dilation_height / s.stride_height);
+    }
+
+    int64_t planes() const { return channels * s.stride_height * s.stride_width; }
+    int64_t pixels() const { return round_up(rows * width, kLanes<T>); }
+    // Behind the planes: space to read whole registers, then a plane of ones.
+    int64_t ones() const { return planes() * plane_size + kLanes<T>; }
+    int64_t size() const { return ones() + pixels(); }
+
+    // Whether they are expected to be faster than Windows; in half cycles per output pixel.
+    bool pay() const {
+        constexpr int64_t kMostValues = 1 << 16;
+        if (units > kFewRows || size() > kMostValues) return false;
+        const int64_t runs = s.groups == 1 && s.dilation_width == 1 ? 1 : s.kernel_width;
+        const int64_t here = taps * units * width / (s.out_width * kLanes<T>)+3 * channels + 6;
+        return here < taps + 3 * s.kernel_height * runs;
+    }
+
+    // Offsets of the taps in the order of the kernel, then of the plane of ones.
+    void offsets(int64_t* offset) const {
+        for (int64_t kh = 0; kh < s.kernel_height; ++kh) {
+            for (int64_t kw = 0; kw < s.kernel_width; ++kw) {
+                const int64_t ih = kh * s.dilation_height, iw = kw * s.dilation_width;
+                const int64_t phase = ih % s.stride_height * s.stride_width + iw % s.stride_width;
+                for (int64_t c = 0; c < channels; ++c) {
+                    *offset++ = (phase * channels + c) * plane_size + ih / s.stride_height * width +
+                                iw / s.stride_width;
+                }
+            }
+        }
+        *offset = ones();
+    }
+
+    Range band(int64_t i) const {
+        return {cut(s.out_height, bands, i), cut(s.out_height, bands, i + 1)};
+    }
+
+    // From the group's first channel in one sample, for the outputs from row `oh`.
+    void fill(const T* x, const T* x_end, int64_t oh, T* dst) const {
+        for (int64_t phase = 0; phase < s.stride_height * s.stride_width; ++phase) {
+            const int64_t top = oh * s.stride_height + phase / s.stride_width - s.pad_top;
+            const int64_t left = phase % s.stride_width - s.pad_left;
+            const Range part = inside(left, s.stride_width, s.width, width);
+            for (int64_t c = 0; c < channels; ++c) {
+                for (int64_t i = 0; i < plane_size; i += width, dst += width) {
+                    const int64_t ih = top + i / width * s.stride_height;
+                    fill_row(ih < 0 || ih >= s.height ? Range{0, 0} : part,
+                             x + (ih * s.width + left) * s.channels + c, x_end, dst);
+                }
+            }
+        }
+        fill_zero(dst, kLanes<T>);
+    }
+
+    // dy of one group and band as planes (units, pixels), zero beside the outputs.
+    void fill_gradient(const T* dy, const T* dy_end, int64_t height, T* dst) const {
+        fill_zero(dst, units * pixels());
+        for (int64_t oh = 0; oh < height; ++oh) {
+            for (int64_t ow = 0; ow < s.out_width; ow += kLanes<T>) {
+                const int64_t count = std::min<int64_t>(kLanes<T>, s.out_width - ow);
+                for (int64_t f = 0; f < units; f += kCorner<T>) {
+                    const int64_t filters = std::min<int64_t>(kCorner<T>, units - f);
+                    const T* src = dy + (oh * s.out_width + ow) * s.filters + f;
+                    Vec<T> rows[kLanes<T>] = {};
+                    for (int64_t i = 0; i < count; ++i, src += s.filters) {
+                        rows[i] =
+                            dy_end - src >= kLanes<T> ? load(src) : load_partial(src, filters);
+                    }
+                    pixels_to_filters<T>(rows);
+                    T* out = dst + f * pixels() + oh * width + ow;
+                    for (int64_t i = 0; i < filters; ++i) {
+                        store_first(out + i * pixels(), rows[i], count);
+                    }
+                }
+            }
+        }
+    }
+
+    // The outputs of one group and band from planes (units, pixels).
+    void write(const T* planes, const T* bias, int64_t height, T* y) const {
+        const T* end = y + height * s.out_width * s.filters;
+        for (int64_t oh = 0; oh < height; ++oh) {
+            for (int64_t ow = 0; ow < s.out_width; ow += kLanes<T>) {
+                const int64_t count = std::min<int64_t>(kLanes<T>, s.out_width - ow);
+                for (int64_t f = 0; f < units; f += kCorner<T>) {
+                    const int64_t filters = std::min<int64_t>(kCorner<T>, units - f);
+                    const T* src = planes + f * pixels() + oh * width + ow;
+                    Vec<T> rows[kLanes<T>] = {};
+                    for (int64_t i = 0; i < filters; ++i) {
+                        rows[i] = load(src + i * pixels());
+                        if (bias) rows[i] += broadcast(bias[f + i]);
+                    }
+                    filters_to_pixels<T>(rows);
+                    // What is written too far belongs to the next pixel, which follows.
+                    const bool alone = s.groups == 1 && units <= kCorner<T>;
+                    T* dst = y + (oh * s.out_width + ow) * s.filters + f;
+                    for (int64_t i = 0; i < count; ++i, dst += s.filters) {
+                        const bool whole = alone && end - dst >= kLanes<T>;
+                        store_first(dst, rows[i], whole ? kLanes<T> : filters);
+                    }
+                }
+            }
+        }
+    }
+
+ private:
+    static void store_first(T* dst, Vec<T> value, int64_t count) {
+        if (count == kLanes<T>) {
+            store(dst, value);
+        } else {
+            store_partial(dst, value, count);
+        }
+    }
+
+    void fill_row(Range part, const T* src, const T* x_end, T* dst) const {
+        const int64_t step = s.stride_width * s.channels, count = part.end - part.begin;
+        fill_zero(dst, part.begin);
+        if (step == 1) {
+            const int64_t readable = count > 0 ? x_end - (src + part.begin) : 0;
+            copy_rows(dst + part.begin, src + part.begin, 1, 1, count, readable);
+        } else {
+            for (int64_t q = part.begin; q < part.end; ++q) dst[q] = src[q * step];
+        }
+        fill_zero(dst + part.end, width - part.end);
+    }
+};
+
+template <class T>
+static void conv2d_planes(const Context& context, const Planes<T>& p, int64_t n, const T* x,
+                          const T* kernel, const T* bias, T* y) {
+    const Conv2d& s = p.s;
+    int64_t* offsets = scratch<int64_t>(kShared, p.taps + 1);
+    p.offsets(offsets);
+    const int64_t tasks = n * p.bands * s.groups;
+    const double work = static_cast<double>(n) * s.multiply_adds() / tasks;
+    parallel_for(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
+        T* planes = scratch<T>(kPackA, p.size());
+        T* product = scratch<T>(kLocal, p.units * p.pixels() + kLanes<T>);
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t filter = i % s.groups * p.units, sample = i / s.groups / p.bands;
+            const Range band = p.band(i / s.groups % p.bands);
+            p.fill(x + sample * s.input_size() + i % s.groups * p.channels, x + n * s.input_size(),
+                   band.begin, planes);
+            multiply_shifted<T>(kernel + filter, s.filters, planes, offsets, p.units, p.pixels(),
+                                p.taps, product, p.pixels());
+            p.write(product, bias ? bias + filter : nullptr, band.end - band.begin,
+                    y + (sample * s.out_height + band.begin) * s.out_width * s.filters + filter);
+        }
+    });
+}
+
+template <class T>
+static void conv2d_planes_backward_kernel(const Context& context, const Planes<T>& p, int64_t n,
+                                          const T* dy, const T* x, T* dkernel, T* dbias) {
+    const Conv2d& s = p.s;
+    const int64_t images = n * p.bands, size = (p.taps + 1) * p.units * kLanes<T>;
+    const int64_t slots = std::max<int64_t>(
+        1, std::min({int64_t{16}, images / 4, (int64_t{1} << 20) / (s.groups * size)}));
+    T* sums = scratch<T>(
+        kShared, slots * s.groups * size + (p.taps + 1) * static_cast<int64_t>(8 / sizeof(T)));
+    int64_t* offsets = reinterpret_cast<int64_t*>(sums + slots * s.groups * size);
+    p.offsets(offsets);
+    const double work = static_cast<double>(n) * s.multiply_adds() / (slots * s.groups);
+    parallel_for(
+        context, slots * s.groups, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
+            T* planes = scratch<T>(kPackA, p.size());
+            T* gradient = scratch<T>(kPackB, p.units * p.pixels());
+            for (int64_t q = 0; q < p.pixels(); ++q) planes[p.ones() + q] = T(1);
+            for (int64_t i = begin; i < end; ++i) {
+                const int64_t slot = i / s.groups, group = i % s.groups;
+                fill_zero(sums + i * size, size);
+                for (int64_t j = cut(images, slots, slot); j < cut(images, slots, slot + 1); ++j) {
+                    const int64_t sample = j / p.bands;
+                    const Range band = p.band(j % p.bands);
+                    p.fill(x + sample * s.input_size() + group * p.channels, x + n * s.input_size(),
+                           band.begin, planes);
+                    p.fill_gradient(dy + sample * s.output_size() +
+                                        band.begin * s.out_width * s.filters + group * p.units,
+                                    dy + n * s.output_size(), band.end - band.begin, gradient);
+                    correlate_shifted<T>(planes, offsets, gradient, p.pixels(), p.units, p.pixels(),
+                                         p.taps + 1, sums + i * size);
+                }
+            }
+        });
+    for (int64_t group = 0; group < s.groups; ++group) {
+        for (int64_t i = 0; i < (p.taps + 1) * p.units; ++i) {
+            Vec<T> total{};
+            for (int64_t slot = 0; slot < slots; ++slot) {
+                total += load(sums + (slot * s.groups + group) * size + i * kLanes<T>);
+            }
+            const int64_t tap = i / p.units, filter = group * p.units + i % p.units;
+            if (tap < p.taps) {
+                dkernel[tap * s.filters + filter] = sum<T>(total);
+            } else if (dbias) {
+                dbias[filter] = sum<T>(total);
+            }
+        }
+    }
+}
+
+}  // namespace CONVKIT_ISA
+}  // namespace convkit
