@@ -9,7 +9,7 @@ from driver import Result, add_options, note, run_engines
 from engines import PREDICTORS
 from networks import NETWORKS
 
-HEAD = ("images", "engine", "time", "spread", "× first", "images/s", "in pieces of")
+HEAD = ("images", "engine", "time", "spread", "ratio", "images/s", "in pieces of")
 TOLERANCE = 1e-4
 
 
@@ -57,7 +57,7 @@ def main() -> None:
         for row in rows
     ]
     bars = {result.engine: [1e3 * seconds for seconds in result.medians()] for result in results}
-    groups = [f"{batch:,} images" for batch in arguments.batch_size]
+    groups = [f"batch {batch:,}" for batch in arguments.batch_size]
     report.publish(
         "infer",
         what,

@@ -12,9 +12,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import report
-from cases import BATCHES, Case, cases
 from driver import Result, add_options, run_engines
 from engines import ENGINES, OPERATORS, OWN
+from op_cases import BATCHES, Case, cases
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -33,9 +33,14 @@ def pytest_generate_tests(metafunc: Any) -> None:
     for case in cases():
         name = f"{case.function} {case.shape}"
         mark = pytest.mark.benchmark(group=name, max_time=MAX_TIME)
-        parameters.append(pytest.param(case, id=name.replace(" ", "-"), marks=mark))
+        parameters.append(pytest.param(case, id=_plain(name), marks=mark))
     metafunc.parametrize("case", parameters)
     metafunc.parametrize("engine", OWN)
+
+
+def _plain(name: str) -> str:
+    """For `-k`: pytest would escape other characters than ASCII."""
+    return name.replace("×", "x").replace(" → ", "-to-").replace(" ", "-")
 
 
 def test_op(case: Case, engine: str, benchmark: BenchmarkFixture) -> None:
@@ -109,7 +114,7 @@ def main() -> None:
         results,
         rows,
         report.table(head, cells),
-        report.Bars(unit, groups, bars, logarithmic=True),
+        report.Bars(unit, groups, bars, logarithmic=True, line=1.0 if others else None),
     )
 
 

@@ -11,7 +11,7 @@ from driver import Result, add_options, run_engines
 from engines import TRAINERS
 from networks import NETWORKS
 
-HEAD = ("batch", "engine", "epoch", "spread", "× first", "samples/s", "loss", "accuracy")
+HEAD = ("batch", "engine", "epoch", "spread", "ratio", "samples/s", "loss", "accuracy")
 
 
 def main() -> None:

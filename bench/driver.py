@@ -20,6 +20,9 @@ from engines import OWN
 HERE = Path(__file__).resolve().parent
 # Idle threads of the engine before may still spin, waiting for work.
 SETTLE_SECONDS = 0.3
+# Whether glibc gives the memory of a result back to the system, to be paged in anew at the next
+# call, hangs on what else lies on the heap, and costs more than many an op. For ops it is kept.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 
 
 class EngineFailed(Exception):
@@ -49,14 +52,15 @@ class Result:
 class Engine:
     """One engine's process, from its start to `close`."""
 
-    def __init__(self, name: str, python: str, threads: int) -> None:
+    def __init__(self, name: str, task: str, python: str, threads: int) -> None:
         self.name = name
+        self._task = task
         self._threads = threads
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed in close()
         self._process = subprocess.Popen(
             [python, "-m", "engines.worker", name],
             cwd=HERE,
-            env=_environment(threads),
+            env=_environment(threads) | (KEEP_MEMORY if task == "ops" else {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -69,9 +73,10 @@ class Engine:
         self._process.wait()
         self._log.close()
 
-    def set_up(self, task: str, settings: dict[str, Any]) -> Result:
-        """Imports the engine and prepares one of the tasks of `engines/tasks.py`."""
-        reply = self._ask({"do": "set up", "task": task, "threads": self._threads, **settings})
+    def set_up(self, settings: dict[str, Any]) -> Result:
+        """Imports the engine and prepares its task, one of those of `engines/tasks.py`."""
+        request = {"do": "set up", "task": self._task, "threads": self._threads, **settings}
+        reply = self._ask(request)
         return Result(self.name, reply.pop("version"), reply)
 
     def round(self) -> dict[str, Any]:
@@ -120,9 +125,9 @@ def run_engines(
     running: dict[Engine, Result] = {}
     try:
         for name in names:
-            engine = Engine(name, interpreter(name, arguments), arguments.threads)
+            engine = Engine(name, task, interpreter(name, arguments), arguments.threads)
             try:
-                running[engine] = engine.set_up(task, settings)
+                running[engine] = engine.set_up(settings)
                 note(f"{name}: ready")
             except EngineFailed as error:
                 _leave_out(engine, error)

@@ -30,7 +30,7 @@ def hardware(threads: int) -> str:
         elif key in ("flags", "Features"):
             flags = value
     widest = next((name for name in INSTRUCTION_SETS if name in flags.split()), "unknown")
-    return f"{name}, {widest}, {threads} threads, Python {platform.python_version()}"
+    return f"{name}, {widest}, threads: {threads}, Python {platform.python_version()}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -76,6 +76,7 @@ class Bars:
     groups: list[str]
     values: dict[str, list[float]]
     logarithmic: bool = False
+    line: float | None = None  # where to draw a line across, such as a ratio of one
 
 
 def publish(
@@ -126,6 +127,8 @@ def _plot(path: Path, title: str, bars: Bars) -> None:
     axes.margins(x=0.12, y=0.02)
     if bars.logarithmic:
         axes.set_xscale("log")
+    if bars.line is not None:
+        axes.axvline(bars.line, color="black", linewidth=1)
     axes.set_xlabel(bars.unit)
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)

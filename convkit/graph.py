@@ -214,7 +214,13 @@ def training_step() -> Iterator[list[Callable[[], Node]]]:
         _after_step = outer
 
 
-def after_step(record: Callable[[], Node]) -> None:
-    """Has `record` called at the end of the training step that is being recorded, if any."""
-    if _after_step is not None:
-        _after_step.append(record)
+def after_step(record: Callable[[], Node]) -> int:
+    """Has `record` called at the end of the training step that is being recorded, if any.
+
+    Returns:
+        How many calls were asked for before: a number of this one's own within the step.
+    """
+    if _after_step is None:
+        return 0
+    _after_step.append(record)
+    return len(_after_step) - 1

@@ -95,7 +95,7 @@ struct Transpose {
 };
 
 // Zeroes a share `rate` of the values and scales the others by 1 / (1 - rate). `stream` tells the
-// dropout nodes of one program apart.
+// dropout nodes of one step apart.
 struct Dropout {
     int64_t size;
     int64_t stream;

@@ -97,6 +97,8 @@ CONV2D = [
     conv("tails_of_lanes", (1, 4, 19, 16), (3, 3, 16, 33)),
     conv("many_filters", (1, 5, 5, 1), (3, 3, 1, 131)),
     conv("column_kernel", (2, 9, 4, 3), (7, 1, 3, 5)),
+    conv("tall_kernel", (2, 17, 19, 1), (9, 1, 1, 8)),
+    conv("tall_kernel_five_filters", (1, 21, 18, 1), (15, 1, 1, 5), padding="same"),
     conv("row_kernel_same", (2, 4, 9, 3), (1, 6, 3, 5), padding="same"),
     conv("strides_differ", (2, 9, 10, 3), (3, 3, 3, 5), strides=(2, 1)),
     conv("stride_beyond_window", (1, 11, 13, 3), (2, 3, 3, 6), strides=(3, 5)),
@@ -118,6 +120,16 @@ CONV2D = [
     conv("groups_same_strided", (1, 7, 8, 34), (3, 3, 17, 6), groups=2, strides=2, padding="same"),
     conv("depthwise", (2, 7, 7, 17), (3, 3, 1, 17), groups=17, padding="same"),
     conv("depthwise_multiplied", (1, 6, 6, 3), (3, 3, 1, 6), groups=3, strides=2),
+    conv(
+        "few_filters_strided_dilated",
+        (2, 23, 37, 2),
+        (5, 4, 2, 3),
+        strides=(2, 3),
+        dilation_rate=(3, 2),
+        padding=((1, 4), (3, 0)),
+    ),
+    conv("few_filters_groups", (2, 15, 22, 4), (5, 5, 2, 6), groups=2, padding="same"),
+    conv("one_filter_many_columns", (1, 6, 300, 2), (3, 7, 2, 1), strides=(1, 2)),
     conv("lenet_first", (2, 28, 28, 1), (5, 5, 1, 6), padding="same"),
     conv("lenet_second", (2, 14, 14, 6), (5, 5, 6, 16)),
     conv("caffe_second", (1, 12, 12, 20), (5, 5, 20, 50)),
@@ -128,6 +140,7 @@ CONV2D = [
 CONV2D_LARGE = [
     conv("large", (9, 24, 23, 16), (3, 3, 16, 33), padding="same"),
     conv("large_depthwise", (8, 48, 47, 32), (5, 5, 1, 32), groups=32, strides=2),
+    conv("large_few_filters", (3, 61, 64, 3), (5, 5, 3, 6), padding="same"),
     conv("large_one_sample", (1, 61, 64, 17), (5, 5, 17, 24)),
 ]
 

@@ -382,6 +382,19 @@ def test_a_stride_beyond_the_image_takes_one_window():
         np.testing.assert_array_equal(y, op(IMAGE, *weights, strides=9))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 16])
+@pytest.mark.parametrize("size", [2**30, 2**31 - 1])
+def test_products_of_strides_do_not_wrap(channels, size):
+    """16 channels times 2**30 times 2**30 is 0 in 64 bits."""
+    x = np.ones((1, 5, 5, channels), np.float32)
+    kernel = np.ones((5, 5, channels, 1), np.float32)
+    y = ops.conv2d(x, kernel, strides=size)
+    assert y.ravel() == [25 * channels]
+    dx, dkernel, _ = ops.conv2d_backward(y, x, kernel, strides=size)
+    np.testing.assert_array_equal(dx, np.full_like(x, 25 * channels))
+    np.testing.assert_array_equal(dkernel, np.full_like(kernel, 25 * channels))
+
+
 @pytest.mark.parametrize("size", [2**31, HUGE, 2**64])
 def test_a_stride_beyond_any_image_is_refused(size):
     for name, weights in (("conv2d", (KERNEL,)), ("max_pool2d", ()), ("avg_pool2d", ())):

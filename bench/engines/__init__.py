@@ -4,7 +4,7 @@
 - `trainer(network, x, labels, batch_size)` gives a function that trains one epoch, shuffling and
   feeding included, and returns the epoch's mean loss and accuracy;
 - `predictor(network)` gives a function from images to probabilities, both NumPy arrays;
-- `operation(case, arrays)` gives a function without arguments that runs one op of `cases.py`.
+- `operation(case, arrays)` gives a function without arguments that runs one op of `op_cases.py`.
 
 A module is imported only by the process that runs it (see `worker.py`).
 """

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from cases import Case
 from networks import Conv, Dense, Flatten, Network, Pool
+from op_cases import Case
 
 import convkit
 from convkit import layers, models, ops

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cases import Case
 from jax import lax
 from networks import Conv, Dense, Flatten, Network, Pool
+from op_cases import Case
 
 Array = jax.Array
 LEARNING_RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-7

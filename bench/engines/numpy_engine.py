@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy_baseline
-from cases import Case
+from op_cases import Case
 
 
 def set_up(threads: int) -> None:

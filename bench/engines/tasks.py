@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy_baseline
-from cases import cases
 from data import random_data, training_data
 from networks import NETWORKS
+from op_cases import cases
 
 Reply = dict[str, Any]
 Round = Callable[[], Reply]
@@ -60,7 +60,7 @@ def infer(
 def ops(
     module: ModuleType, options: Reply, batches: list[int], target: float, only: str
 ) -> tuple[Reply, Round]:
-    """A round runs each case of `cases.py` whose function contains `only`, for `target` seconds.
+    """A round runs each case of `op_cases.py` whose function contains `only`, for `target` seconds.
 
     The reply holds the bytes that a case's arrays and results have.
     """

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from cases import Case
 from networks import Conv, Dense, Flatten, Network, Pool
+from op_cases import Case
 
 ACTIVATIONS = {"relu": tf.nn.relu, "tanh": tf.tanh}
 LEARNING_RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-7

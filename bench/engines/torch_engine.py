@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cases import Case
 from networks import Conv, Dense, Flatten, Network, Pool
+from op_cases import Case
 from torch import Tensor
 
 Array = np.ndarray

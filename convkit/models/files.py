@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from convkit.graph import Variable
+
+# The one entry of a file's metadata that is ours. All is kept in it, as JSON, because safetensors
+# writes several entries in no fixed order, and equal models are to give equal files.
+_ENTRY = "convkit"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -37,15 +42,29 @@ def _named(model: Any) -> dict[str, Variable]:
     return named
 
 
-def save(path: Any, model: Any) -> None:
-    """Writes a model's weights."""
+def save(path: Any, model: Any, metadata: dict[str, Any] | None = None) -> None:
+    """Writes a model's weights, and beside them what `read_metadata` is to give back (JSON)."""
     from safetensors.numpy import save as serialise
 
     named = _named(model)
     if not named:
         raise ValueError("save_weights: expected a model with weights, got one without")
-    content = serialise({key: variable.value for key, variable in named.items()})
+    entries = None if metadata is None else {_ENTRY: json.dumps(metadata, sort_keys=True)}
+    content = serialise({key: variable.value for key, variable in named.items()}, entries)
     write_atomically(Path(path), content)
+
+
+def read_metadata(path: Any) -> dict[str, Any] | None:
+    """What `save` was given as metadata; None for a file without."""
+    from safetensors import SafetensorError, safe_open
+
+    Path(path).open("rb").close()  # a missing or unreadable file is an OSError that names it
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = json.loads((file.metadata() or {}).get(_ENTRY, "null"))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"read_metadata: expected a safetensors file, got {path}: {error}") from None
+    return metadata if isinstance(metadata, dict) else None
 
 
 def load(path: Any, model: Any) -> None:

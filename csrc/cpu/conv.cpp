@@ -75,10 +75,10 @@ struct Windows {
         // Taps that lie side by side in memory are copied together.
         const int64_t together = s.groups == 1 && s.dilation_width == 1 ? s.kernel_width : 1;
         const T* image = x + r.sample * s.input_size();
+        int64_t tap = begin / channels / together * together;
+        int64_t kh = tap / s.kernel_width, kw = tap % s.kernel_width;
         for (int64_t k = begin; k < end;) {
-            const int64_t tap = k / channels / together * together;
             const int64_t stop = std::min(end, (tap + together) * channels);
-            const int64_t kh = tap / s.kernel_width, kw = tap % s.kernel_width;
             const int64_t ih = r.oh * s.stride_height - s.pad_top + kh * s.dilation_height;
             T* out = dst + (k - begin);
             if (ih < 0 || ih >= s.height) {
@@ -89,6 +89,9 @@ struct Windows {
                           together, part, ow, run, out);
             }
             k = stop;
+            tap += together;
+            kw += together;
+            if (kw == s.kernel_width) kw = 0, ++kh;
         }
     }
 
@@ -121,68 +124,80 @@ struct Windows {
     }
 };
 
+// What a product with Windows costs per output pixel, in the unit of Planes::pay().
+template <class T>
+int64_t windows_cost(const Conv2d& s) {
+    const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
+    const int64_t runs = s.groups == 1 && s.dilation_width == 1 ? 1 : s.kernel_width;
+    const int64_t products = s.kernel_width * channels * divide_up(units, kLanes<T>);
+    return s.kernel_height * (products + 3 * runs);
+}
+
 // The taps of a window through which input position `at` (padding included) reached outputs, along
-// one axis: tap + i * step reached out - i * out_step, for i in 0 .. count. Where count is 0, tap
-// still grows with `at`.
+// one axis: tap + i * step reached out - i * out_step, for i in 0 .. count. In an order in which
+// taps `step` apart follow each other, the first is at `position`. Where count is 0, tap and
+// position still grow with `at`.
 struct Taps {
     int64_t tap, step, count;
     int64_t out, out_step;
+    int64_t position;
 };
 
-int64_t greatest_common_divisor(int64_t a, int64_t b) {
-    while (b != 0) {
-        const int64_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
+struct Axis {
+    int64_t kernel, stride, dilation, outputs;
+    int64_t step, out_step;
 
-Taps find_taps(int64_t at, int64_t kernel, int64_t stride, int64_t dilation, int64_t outputs) {
-    const int64_t common = greatest_common_divisor(stride, dilation);
-    Taps taps = {0, stride / common, 0, 0, dilation / common};
-    const int64_t candidates = std::min(taps.step, kernel);
-    while (taps.tap < candidates && (at - taps.tap * dilation) % stride != 0) ++taps.tap;
-    if (taps.tap == candidates || at < taps.tap * dilation) return taps;
-    taps.out = (at - taps.tap * dilation) / stride;
-    const int64_t end =
-        std::min(divide_up(kernel - taps.tap, taps.step), taps.out / taps.out_step + 1);
-    const int64_t skip =
-        taps.out < outputs ? 0 : std::min(end, (taps.out - outputs) / taps.out_step + 1);
-    taps.tap += skip * taps.step;
-    taps.out -= skip * taps.out_step;
-    taps.count = end - skip;
-    return taps;
-}
+    Axis(int64_t kernel, int64_t stride, int64_t dilation, int64_t outputs)
+        : kernel(kernel), stride(stride), dilation(dilation), outputs(outputs) {
+        int64_t common = stride, rest = dilation;
+        while (rest != 0) {
+            const int64_t next = common % rest;
+            common = rest;
+            rest = next;
+        }
+        step = stride / common;
+        out_step = dilation / common;
+    }
+
+    int64_t position(int64_t tap) const {
+        int64_t before = 0;
+        for (int64_t i = 0; i < std::min(tap % step, kernel); ++i) {
+            before += divide_up(kernel - i, step);
+        }
+        return before + tap / step;
+    }
+
+    Taps taps(int64_t at) const {
+        Taps t = {0, step, 0, 0, out_step, 0};
+        const int64_t candidates = std::min(step, kernel);
+        while (t.tap < candidates && (at - t.tap * dilation) % stride != 0) ++t.tap;
+        if (t.tap < candidates && at >= t.tap * dilation) {
+            t.out = (at - t.tap * dilation) / stride;
+            const int64_t end = std::min(divide_up(kernel - t.tap, step), t.out / out_step + 1);
+            const int64_t skip =
+                t.out < outputs ? 0 : std::min(end, (t.out - outputs) / out_step + 1);
+            t.tap += skip * step;
+            t.out -= skip * out_step;
+            t.count = end - skip;
+        }
+        t.position = position(t.tap);
+        return t;
+    }
+};
 
 // Rows of dy as they meet a row of x, for one group. Of the rows of the picture, those are taken
 // that have the same remainder of ih / stride: they were reached through the same taps. Numbered
-// (row, sample, ow); values are (tap, filters / groups), the taps in the order of tap_order().
+// (row, sample, ow); values are (tap, filters / groups), the taps in the order of Taps::position.
 template <class T>
 struct GradientRows {
     const Conv2d& s;
     const T* dy;  // first filter of the group in the first sample
     const T* dy_end;
+    const Taps* lines;  // for each row of the picture
     int64_t samples;
     int64_t remainder;
 
-    // Where the taps of one Taps follow each other without a gap.
-    static int64_t tap_order(const Conv2d& s, int64_t tap) {
-        const int64_t step =
-            s.stride_height / greatest_common_divisor(s.stride_height, s.dilation_height);
-        int64_t position = tap / step;
-        for (int64_t i = 0; i < std::min(tap % step, s.kernel_height); ++i) {
-            position += divide_up(s.kernel_height - i, step);
-        }
-        return position;
-    }
-
     int64_t ih(int64_t row) const { return remainder + row / samples * s.stride_height; }
-    Taps taps(int64_t row) const {
-        return find_taps(ih(row) + s.pad_top, s.kernel_height, s.stride_height, s.dilation_height,
-                         s.out_height);
-    }
-
     Range depth(int64_t first, int64_t count) const {
         const int64_t size = s.filters / s.groups;
         const Range top = positions(first / s.out_width);
@@ -202,25 +217,23 @@ struct GradientRows {
 
  private:
     Range positions(int64_t row) const {
-        const Taps t = taps(row);
-        const int64_t begin = tap_order(s, t.tap);
-        return {begin, begin + t.count};
+        const Taps& t = lines[ih(row)];
+        return {t.position, t.position + t.count};
     }
 
     void pack_run(int64_t row, int64_t ow, int64_t run, int64_t begin, int64_t end, T* dst) const {
         const int64_t size = s.filters / s.groups;
-        const Taps t = taps(row);
-        const Range own = positions(row);
+        const Taps& t = lines[ih(row)];
         const T* image = dy + row % samples * s.output_size() + ow * s.filters;
-        for (int64_t k = begin; k < end;) {
-            const int64_t position = k / size;
-            const int64_t stop = std::min(end, (position + 1) * size);
+        int64_t skip = begin % size;
+        for (int64_t k = begin, i = begin / size - t.position; k < end; ++i, skip = 0) {
+            const int64_t stop = std::min(end, k - skip + size);
             T* out = dst + (k - begin);
-            if (position < own.begin || position >= own.end) {
-                for (int64_t i = 0; i < run; ++i) fill_zero(out + i * kStride<T>, stop - k);
+            if (i < 0 || i >= t.count) {
+                for (int64_t j = 0; j < run; ++j) fill_zero(out + j * kStride<T>, stop - k);
             } else {
-                const int64_t oh = t.out - (position - own.begin) * t.out_step;
-                const T* src = image + oh * s.out_width * s.filters + k % size;
+                const int64_t oh = t.out - i * t.out_step;
+                const T* src = image + oh * s.out_width * s.filters + skip;
                 copy_rows(out, src, s.filters, run, stop - k, dy_end - src);
             }
             k = stop;
@@ -252,6 +265,42 @@ void gather_row(const Conv2d& s, const Taps* columns, const T* product, int64_t 
     }
 }
 
+// The convolution of dy with the turned kernel that gives dx; for strides of 1.
+Conv2d mirrored(const Conv2d& s) {
+    Conv2d m = s;
+    m.height = s.out_height, m.width = s.out_width, m.channels = s.filters;
+    m.out_height = s.height, m.out_width = s.width, m.filters = s.channels;
+    m.pad_top = (s.kernel_height - 1) * s.dilation_height - s.pad_top;
+    m.pad_left = (s.kernel_width - 1) * s.dilation_width - s.pad_left;
+    return m;
+}
+
+// kernel (kernel_height, kernel_width, channels / groups, filters) as the mirrored convolution's.
+template <class T>
+void turn_kernel(const Conv2d& s, const T* kernel, T* turned) {
+    const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
+    for (int64_t tap = s.kernel_height * s.kernel_width - 1; tap >= 0; --tap) {
+        for (int64_t f = 0; f < units; ++f) {
+            for (int64_t c = 0; c < s.channels; ++c) {
+                const int64_t row = tap * channels + c % channels;
+                *turned++ = kernel[row * s.filters + c / channels * units + f];
+            }
+        }
+    }
+}
+
+// Whether dx is better formed by the mirrored convolution in planes. Its rival's cost is that of
+// GradientRows per pixel of dx.
+template <class T>
+bool mirrored_planes_pay(const Conv2d& s, const Planes<T>& planes) {
+    const int64_t columns = s.kernel_width * (s.channels / s.groups);
+    const int64_t products = s.kernel_height * (s.filters / s.groups) *
+                             divide_up(columns, kLanes<T>) * s.out_height * s.out_width /
+                             (s.height * s.width);
+    return s.stride_height == 1 && s.stride_width == 1 &&
+           planes.pay(products + 3 * s.kernel_height + 2 * s.kernel_width);
+}
+
 // Channels of one product of the input gradient: its columns are to stay in the cache.
 template <class T>
 int64_t channel_block(const Conv2d& s) {
@@ -268,7 +317,8 @@ void conv2d(const Context& context, const Conv2d& s, int64_t n, const T* x, cons
             const T* bias, T* y) {
     if (n == 0) return;
     const Planes<T> planes(s);
-    if (planes.pay()) return conv2d_planes(context, planes, n, x, kernel, bias, y);
+    if (planes.pay(windows_cost<T>(s)))
+        return conv2d_planes(context, planes, n, x, kernel, bias, y);
     const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
     const int64_t depth = s.kernel_height * s.kernel_width * channels;
     const int64_t packed_group = packed_size<T>(depth, units);
@@ -324,13 +374,23 @@ template <class T>
 void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, const T* dy,
                            const T* kernel, T* dx) {
     if (n == 0) return;
+    const Conv2d mirror = mirrored(s);
+    const Planes<T> planes(mirror);
+    if (mirrored_planes_pay(s, planes)) {
+        T* turned = scratch<T>(kShared, s.kernel_size());
+        turn_kernel(s, kernel, turned);
+        return conv2d_planes<T>(context, planes, n, dy, turned, nullptr, dx);
+    }
     const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
     const int64_t block = channel_block<T>(s), channel_blocks = divide_up(channels, block);
     const int64_t depth = s.kernel_height * units;
     const int64_t packed_block = packed_size<T>(depth, s.kernel_width * block);
     const int64_t packed_blocks = s.groups * channel_blocks;
-    T* packed = scratch<T>(kShared, packed_blocks * packed_block +
-                                        s.width * static_cast<int64_t>(sizeof(Taps) / sizeof(T)));
+    T* packed = scratch<T>(
+        kShared, packed_blocks * packed_block +
+                     (s.height + s.width) * static_cast<int64_t>(sizeof(Taps) / sizeof(T)));
+    const Axis vertical(s.kernel_height, s.stride_height, s.dilation_height, s.out_height);
+    const Axis horizontal(s.kernel_width, s.stride_width, s.dilation_width, s.out_width);
     const double packing = 0.5 * s.kernel_size() / packed_blocks;
     parallel_for(context, packed_blocks, packing, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
@@ -342,17 +402,15 @@ void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, c
                     return kernel + (tap * channels + first + j % count) * s.filters +
                            group * units;
                 };
-                pack_lanes_transposed(depth, s.kernel_width * count,
-                                      GradientRows<T>::tap_order(s, kh) * units, units, source,
-                                      packed + i * packed_block);
+                pack_lanes_transposed(depth, s.kernel_width * count, vertical.position(kh) * units,
+                                      units, source, packed + i * packed_block);
             }
         }
     });
-    Taps* columns = reinterpret_cast<Taps*>(packed + packed_blocks * packed_block);
-    for (int64_t iw = 0; iw < s.width; ++iw) {
-        columns[iw] = find_taps(iw + s.pad_left, s.kernel_width, s.stride_width, s.dilation_width,
-                                s.out_width);
-    }
+    Taps* lines = reinterpret_cast<Taps*>(packed + packed_blocks * packed_block);
+    Taps* columns = lines + s.height;
+    for (int64_t ih = 0; ih < s.height; ++ih) lines[ih] = vertical.taps(ih + s.pad_top);
+    for (int64_t iw = 0; iw < s.width; ++iw) columns[iw] = horizontal.taps(iw + s.pad_left);
 
     const int64_t together = samples_together(s, n), sample_blocks = divide_up(n, together);
     const int64_t remainders = std::min(s.stride_height, s.height);
@@ -376,8 +434,12 @@ void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, c
             const int64_t last = std::min(first + row_block, samples * height);
             if (first >= last) continue;
 
-            const GradientRows<T> rows = {s, dy + sample * s.output_size() + group * units,
-                                          dy + n * s.output_size(), samples, remainder};
+            const GradientRows<T> rows = {s,
+                                          dy + sample * s.output_size() + group * units,
+                                          dy + n * s.output_size(),
+                                          lines,
+                                          samples,
+                                          remainder};
             const Lanes<T> lanes =
                 packed_lanes<T>(packed + part * packed_block, depth, s.kernel_width * count);
             const int64_t pitch = round_up(s.kernel_width * count, kLanes<T>);
@@ -402,7 +464,7 @@ template <class T>
 void conv2d_backward_kernel(const Context& context, const Conv2d& s, int64_t n, const T* dy,
                             const T* x, T* dkernel, T* dbias) {
     const Planes<T> planes(s);
-    if (planes.pay()) {
+    if (planes.pay(windows_cost<T>(s))) {
         return conv2d_planes_backward_kernel(context, planes, n, dy, x, dkernel, dbias);
     }
     const int64_t channels = s.channels / s.groups;

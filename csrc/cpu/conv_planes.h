@@ -14,8 +14,8 @@ static inline Range inside(int64_t offset, int64_t stride, int64_t size, int64_t
     return {std::min(begin, count), std::max(std::min(begin, count), std::min(end, count))};
 }
 
-// The channels of x as planes of pixels, padded with zeros, so that a tap of the
-// kernel is a shift, and pixels fill the lanes. Strides take the planes apart into their phases.
+// The channels of x as planes of pixels, padded with zeros, so that a tap of the kernel is a shift,
+// and pixels fill the lanes. Strides take the planes apart into their phases.
 // A plane has the pitch `width`; of each of its rows the first out_width pixels are outputs.
 template <class T>
 struct Planes {
@@ -43,13 +43,12 @@ struct Planes {
     int64_t ones() const { return planes() * plane_size + kLanes<T>; }
     int64_t size() const { return ones() + pixels(); }
 
-    // Whether they are expected to be faster than Windows; in half cycles per output pixel.
-    bool pay() const {
+    // Whether planes can be used and are expected to cost less than `others` per output pixel, in
+    // half cycles (the time of one multiply-add of registers).
+    bool pay(int64_t others) const {
         constexpr int64_t kMostValues = 1 << 16;
-        if (units > kFewRows || size() > kMostValues) return false;
-        const int64_t runs = s.groups == 1 && s.dilation_width == 1 ? 1 : s.kernel_width;
-        const int64_t here = taps * units * width / (s.out_width * kLanes<T>)+3 * channels + 6;
-        return here < taps + 3 * s.kernel_height * runs;
+        const int64_t products = divide_up(taps * units * width, s.out_width * kLanes<T>);
+        return units <= kFewRows && size() <= kMostValues && products + 3 * channels + 6 < others;
     }
 
     // Offsets of the taps in the order of the kernel, then of the plane of ones.
@@ -88,63 +87,87 @@ struct Planes {
         fill_zero(dst, kLanes<T>);
     }
 
-    // dy of one group and band as planes (units, pixels), zero beside the outputs.
+    // The pitch of planes of outputs, and how many there are: only whole registers and corners.
+    int64_t pitch() const { return pixels() + kLanes<T>; }
+    int64_t output_planes() const { return round_up(units, kCorner<T>) * pitch(); }
+
+    // dy of one group and band as planes, zero beside the outputs.
     void fill_gradient(const T* dy, const T* dy_end, int64_t height, T* dst) const {
-        fill_zero(dst, units * pixels());
+        fill_zero(dst, output_planes());
         for (int64_t oh = 0; oh < height; ++oh) {
             for (int64_t ow = 0; ow < s.out_width; ow += kLanes<T>) {
-                const int64_t count = std::min<int64_t>(kLanes<T>, s.out_width - ow);
                 for (int64_t f = 0; f < units; f += kCorner<T>) {
-                    const int64_t filters = std::min<int64_t>(kCorner<T>, units - f);
-                    const T* src = dy + (oh * s.out_width + ow) * s.filters + f;
-                    Vec<T> rows[kLanes<T>] = {};
-                    for (int64_t i = 0; i < count; ++i, src += s.filters) {
-                        rows[i] =
-                            dy_end - src >= kLanes<T> ? load(src) : load_partial(src, filters);
-                    }
-                    pixels_to_filters<T>(rows);
-                    T* out = dst + f * pixels() + oh * width + ow;
-                    for (int64_t i = 0; i < filters; ++i) {
-                        store_first(out + i * pixels(), rows[i], count);
-                    }
+                    gather_pixels(dy + (oh * s.out_width + ow) * s.filters + f, dy_end,
+                                  std::min<int64_t>(kLanes<T>, s.out_width - ow), units - f,
+                                  dst + f * pitch() + oh * width + ow);
                 }
             }
         }
     }
 
-    // The outputs of one group and band from planes (units, pixels).
+    // The outputs of one group and band from planes.
     void write(const T* planes, const T* bias, int64_t height, T* y) const {
+        Vec<T> shift[kFewRows] = {};
+        for (int64_t f = 0; bias && f < units; ++f) shift[f] = broadcast(bias[f]);
         const T* end = y + height * s.out_width * s.filters;
         for (int64_t oh = 0; oh < height; ++oh) {
             for (int64_t ow = 0; ow < s.out_width; ow += kLanes<T>) {
-                const int64_t count = std::min<int64_t>(kLanes<T>, s.out_width - ow);
                 for (int64_t f = 0; f < units; f += kCorner<T>) {
-                    const int64_t filters = std::min<int64_t>(kCorner<T>, units - f);
-                    const T* src = planes + f * pixels() + oh * width + ow;
-                    Vec<T> rows[kLanes<T>] = {};
-                    for (int64_t i = 0; i < filters; ++i) {
-                        rows[i] = load(src + i * pixels());
-                        if (bias) rows[i] += broadcast(bias[f + i]);
-                    }
-                    filters_to_pixels<T>(rows);
-                    // What is written too far belongs to the next pixel, which follows.
-                    const bool alone = s.groups == 1 && units <= kCorner<T>;
-                    T* dst = y + (oh * s.out_width + ow) * s.filters + f;
-                    for (int64_t i = 0; i < count; ++i, dst += s.filters) {
-                        const bool whole = alone && end - dst >= kLanes<T>;
-                        store_first(dst, rows[i], whole ? kLanes<T> : filters);
-                    }
+                    scatter_pixels(planes + f * pitch() + oh * width + ow, shift + f,
+                                   std::min<int64_t>(kLanes<T>, s.out_width - ow), units - f,
+                                   y + (oh * s.out_width + ow) * s.filters + f, end);
                 }
             }
         }
     }
 
  private:
-    static void store_first(T* dst, Vec<T> value, int64_t count) {
-        if (count == kLanes<T>) {
-            store(dst, value);
+    // Up to kLanes pixels of dy to kCorner planes; the lanes of missing pixels become zero.
+    void gather_pixels(const T* src, const T* end, int64_t count, int64_t filters, T* dst) const {
+        Vec<T> rows[kLanes<T>];
+        if (count == kLanes<T> && end - src >= (kLanes<T> - 1) * s.filters + kLanes<T>) {
+            CONVKIT_UNROLL
+            for (int i = 0; i < kLanes<T>; ++i) rows[i] = load(src + i * s.filters);
         } else {
-            store_partial(dst, value, count);
+            Vec<T> some[kLanes<T>] = {};
+            for (int64_t i = 0; i < count; ++i) {
+                const T* pixel = src + i * s.filters;
+                const int64_t used = std::min<int64_t>(kCorner<T>, filters);
+                some[i] = end - pixel >= kLanes<T> ? load(pixel) : load_partial(pixel, used);
+            }
+            CONVKIT_UNROLL
+            for (int i = 0; i < kLanes<T>; ++i) rows[i] = some[i];
+        }
+        pixels_to_filters<T>(rows);
+        // Lanes behind the row are zero, and the next row follows.
+        CONVKIT_UNROLL
+        for (int i = 0; i < kCorner<T>; ++i) store(dst + i * pitch(), rows[i]);
+    }
+
+    // Up to kLanes pixels of kCorner planes to y, `shift` added.
+    void scatter_pixels(const T* src, const Vec<T>* shift, int64_t count, int64_t filters, T* dst,
+                        const T* end) const {
+        Vec<T> rows[kLanes<T>];
+        CONVKIT_UNROLL
+        for (int i = 0; i < kCorner<T>; ++i) rows[i] = load(src + i * pitch()) + shift[i];
+        filters_to_pixels<T>(rows);
+        // What is written too far belongs to the next pixel, which follows.
+        const bool alone = s.filters <= kCorner<T> && s.groups == 1;
+        if (alone && count == kLanes<T> && end - dst >= (kLanes<T> - 1) * s.filters + kLanes<T>) {
+            CONVKIT_UNROLL
+            for (int i = 0; i < kLanes<T>; ++i) store(dst + i * s.filters, rows[i]);
+            return;
+        }
+        Vec<T> some[kLanes<T>];
+        CONVKIT_UNROLL
+        for (int i = 0; i < kLanes<T>; ++i) some[i] = rows[i];
+        for (int64_t i = 0; i < count; ++i, dst += s.filters) {
+            const int64_t used = std::min<int64_t>(kCorner<T>, filters);
+            if (used == kLanes<T> || (alone && end - dst >= kLanes<T>)) {
+                store(dst, some[i]);
+            } else {
+                store_partial(dst, some[i], used);
+            }
         }
     }
 
@@ -165,20 +188,20 @@ template <class T>
 static void conv2d_planes(const Context& context, const Planes<T>& p, int64_t n, const T* x,
                           const T* kernel, const T* bias, T* y) {
     const Conv2d& s = p.s;
-    int64_t* offsets = scratch<int64_t>(kShared, p.taps + 1);
+    int64_t* offsets = scratch<int64_t>(kPackB, p.taps + 1);
     p.offsets(offsets);
     const int64_t tasks = n * p.bands * s.groups;
     const double work = static_cast<double>(n) * s.multiply_adds() / tasks;
     parallel_for(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
         T* planes = scratch<T>(kPackA, p.size());
-        T* product = scratch<T>(kLocal, p.units * p.pixels() + kLanes<T>);
+        T* product = scratch<T>(kLocal, p.output_planes());
         for (int64_t i = begin; i < end; ++i) {
             const int64_t filter = i % s.groups * p.units, sample = i / s.groups / p.bands;
             const Range band = p.band(i / s.groups % p.bands);
             p.fill(x + sample * s.input_size() + i % s.groups * p.channels, x + n * s.input_size(),
                    band.begin, planes);
             multiply_shifted<T>(kernel + filter, s.filters, planes, offsets, p.units, p.pixels(),
-                                p.taps, product, p.pixels());
+                                p.taps, product, p.pitch());
             p.write(product, bias ? bias + filter : nullptr, band.end - band.begin,
                     y + (sample * s.out_height + band.begin) * s.out_width * s.filters + filter);
         }
@@ -200,7 +223,7 @@ static void conv2d_planes_backward_kernel(const Context& context, const Planes<T
     parallel_for(
         context, slots * s.groups, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
             T* planes = scratch<T>(kPackA, p.size());
-            T* gradient = scratch<T>(kPackB, p.units * p.pixels());
+            T* gradient = scratch<T>(kPackB, p.output_planes());
             for (int64_t q = 0; q < p.pixels(); ++q) planes[p.ones() + q] = T(1);
             for (int64_t i = begin; i < end; ++i) {
                 const int64_t slot = i / s.groups, group = i % s.groups;
@@ -213,7 +236,7 @@ static void conv2d_planes_backward_kernel(const Context& context, const Planes<T
                     p.fill_gradient(dy + sample * s.output_size() +
                                         band.begin * s.out_width * s.filters + group * p.units,
                                     dy + n * s.output_size(), band.end - band.begin, gradient);
-                    correlate_shifted<T>(planes, offsets, gradient, p.pixels(), p.units, p.pixels(),
+                    correlate_shifted<T>(planes, offsets, gradient, p.pitch(), p.units, p.pixels(),
                                          p.taps + 1, sums + i * size);
                 }
             }

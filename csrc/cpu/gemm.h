@@ -141,6 +141,7 @@ template <class T>
 static inline void filters_to_pixels(Vec<T>* rows) {
     constexpr auto all = std::make_index_sequence<kLanes<T>>();
     transpose_squares<T, kCorner<T>>(rows);
+    CONVKIT_UNROLL
     for (int i = kCorner<T>; i < kLanes<T>; ++i) {
         const Vec<T> both = rows[i - kCorner<T>];
         rows[i] = swap_lanes<T, kCorner<T>, true>(both, both, all);
@@ -150,6 +151,7 @@ static inline void filters_to_pixels(Vec<T>* rows) {
 template <class T>
 static inline void pixels_to_filters(Vec<T>* rows) {
     constexpr auto all = std::make_index_sequence<kLanes<T>>();
+    CONVKIT_UNROLL
     for (int i = kCorner<T>; i < kLanes<T>; ++i) {
         Vec<T>& low = rows[i - kCorner<T>];
         low = swap_lanes<T, kCorner<T>, false>(low, rows[i], all);
@@ -157,7 +159,8 @@ static inline void pixels_to_filters(Vec<T>* rows) {
     transpose_squares<T, kCorner<T>>(rows);
 }
 
-static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// Mostly by 1 (strides): worth a branch.
+static inline int64_t divide_up(int64_t a, int64_t b) { return b == 1 ? a : (a + b - 1) / b; }
 static inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
 // Where piece `i` of `pieces` equal ones of 0 .. count begins.
@@ -166,7 +169,7 @@ static inline int64_t cut(int64_t count, int64_t pieces, int64_t i) { return cou
 // A rough time of multiply-adds in nanoseconds, for parallel_for.
 template <class T>
 static inline double multiply_cost(double multiply_adds) {
-    return multiply_adds / (4 * kLanes<T>)+20;
+    return 20 + multiply_adds / (4 * kLanes<T>);
 }
 
 template <class T, int V>

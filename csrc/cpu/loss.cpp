@@ -11,6 +11,7 @@
 //
 // A row stands in each lane (load_columns): rows are short and many.
 #include <algorithm>
+#include <limits>
 
 #include "cpu_kernels.h"
 #include "lanes.h"

@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "simd.h"
 
@@ -89,10 +90,17 @@ static inline Vec<T> square_root(Vec<T> v) {
     return v;
 }
 
+// k in the bits of the exponent; unsigned, since a NaN's k may overflow.
+template <class T>
+static inline Ints<T> exponent_bits(Ints<T> k) {
+    using Unsigned = Vec<std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
+    return reinterpret_cast<Ints<T>>(reinterpret_cast<Unsigned>(k) << Format<T>::kMantissa);
+}
+
 // 2^k, for k in the range of normal numbers.
 template <class T>
 static inline Vec<T> power_of_two(Ints<T> k) {
-    return from_bits<T>((k + Format<T>::kBias) << Format<T>::kMantissa);
+    return from_bits<T>(exponent_bits<T>(k + Format<T>::kBias));
 }
 
 // exp(x) = 2^k (1 + fraction).
@@ -140,10 +148,11 @@ template <class T>
 static inline Vec<T> log(Vec<T> x) {
     using F = Format<T>;
     using Limits = std::numeric_limits<T>;
-    const Ints<T> subnormal = x < broadcast(Limits::min());
-    const Vec<T> normal = subnormal ? x * F::kSubnormalScale : x;
+    const Vec<T> size = absolute<T>(x);
+    const Ints<T> subnormal = size < broadcast(Limits::min());
+    const Vec<T> normal = subnormal ? size * F::kSubnormalScale : size;
     const Ints<T> k = (bits<T>(normal) - F::kSqrtHalfBits) >> F::kMantissa;
-    const Vec<T> f = from_bits<T>(bits<T>(normal) - (k << F::kMantissa)) - 1;
+    const Vec<T> f = from_bits<T>(bits<T>(normal) - exponent_bits<T>(k)) - 1;
     const Vec<T> exponent = __builtin_convertvector(k - (subnormal & F::kSubnormalShift), Vec<T>);
     const Vec<T> s = f / (f + 2), z = s * s;
     Vec<T> p{};

@@ -1,5 +1,5 @@
 // Optimizers, on one parameter as a flat array of `size` values; n plays no part.
-//   next_step  step += 1
+//   next_step  the last number of counter (size) goes up by one
 //   sgd        without momentum (velocity null): p -= lr g
 //              with: v = momentum v - lr g; p += v, or with Nesterov p += momentum v - lr g
 //   adam       alpha = lr sqrt(1 - beta_2^step) / (1 - beta_1^step), step counted from 1
@@ -16,8 +16,8 @@ namespace convkit {
 namespace CONVKIT_ISA {
 
 template <class T>
-void next_step(const Context&, const Elementwise&, int64_t, int64_t* step) {
-    step[0] += 1;
+void next_step(const Context&, const Elementwise& s, int64_t, int64_t* counter) {
+    counter[s.size - 1] += 1;
 }
 
 template <class T>

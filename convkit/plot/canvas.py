@@ -1,0 +1,112 @@
+"""What all pictures share: the style, new figures, saving, and grids of small images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colours that people with any colour vision tell apart (Okabe and Ito, 2008).
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+INK, MUTED, LINES = "#1F2933", "#616E7C", "#D9DEE4"
+RIGHT, WRONG = BLUE, VERMILION
+DPI = 120
+
+_STYLE = {
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+    "figure.facecolor": "white",
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINES,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 9.0,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "grid.color": LINES,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "xtick.major.size": 0.0,
+    "ytick.major.size": 0.0,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "svg.hashsalt": "convkit",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Our settings of Matplotlib, in place of the user's, for as long as a picture is made."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            "convkit.plot needs Matplotlib: pip install 'convkit-nn[plot]'"
+        ) from error
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE, "backend": "agg"}):
+        yield
+
+
+def draw(
+    width: float,
+    height: float,
+    paint: Callable[[Any], None],
+    path: str | os.PathLike[str] | None,
+) -> Figure:
+    """A figure of so many inches on which `paint` has drawn, saved if there is a path."""
+    with style():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(width, height), layout="constrained")
+        paint(figure)
+        if path is not None:
+            figure.savefig(Path(path))
+    return figure
+
+
+def heading(canvas: Any, title: str) -> None:
+    """The title of a figure or of a part of one, above all else, at its left."""
+    canvas.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
+
+
+def grid(canvas: Any, count: int, columns: int) -> list[Axes]:
+    """Axes for so many small images, row by row, without frames or ticks."""
+    rows = -(-count // columns)
+    axes = canvas.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes:
+        ax.set_axis_off()
+    return list(axes[:count])
+
+
+def show_grey(ax: Axes, image: np.ndarray) -> None:
+    """An image as it is: grey or in colour, 0 to 255 if it holds bytes, else 0 to 1."""
+    highest = 255 if image.dtype == np.uint8 else max(1.0, float(image.max()))
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    ax.imshow(image if image.ndim == 3 else image, cmap="gray", vmin=0, vmax=highest)
+
+
+def names_of(class_names: Sequence[str] | None, count: int) -> list[str]:
+    """One name for each of so many classes."""
+    names = [str(name) for name in class_names or range(count)]
+    if len(names) < count:
+        raise ValueError(f"plot: expected {count} class names, got {len(names)}")
+    return names
