@@ -1,5 +1,6 @@
 """Types of the compiled module; csrc/bind is what they describe."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from numpy import ndarray
@@ -239,6 +240,15 @@ class Adam:
 def run_kernel(
     name: str, spec: Any, n: int | None, dtype: str, arrays: tuple[ndarray | None, ...]
 ) -> None: ...
+def compute(
+    name: str,
+    spec: Any,
+    n: int | None,
+    dtype: str,
+    inputs: Sequence[ndarray | None],
+    shape: tuple[int | None, ...],
+) -> ndarray: ...
+def ready(values: tuple[Any, ...], last_optional: bool) -> bool: ...
 def kernel_names() -> list[str]: ...
 def kernel_address(name: str) -> int: ...
 def backend_name() -> str: ...

@@ -17,8 +17,9 @@ from convkit import _core
 
 Shape = tuple[int | None, ...]
 Padding = str | int | Sequence[Any]
-# Sizes beyond this are refused: products of a few of them would not fit 64 bits.
+# Numbers beyond these are refused, so that no product of sizes leaves 64 bits.
 LARGEST = 2**31 - 1
+LARGEST_WINDOW = 2**24  # values in a pooling window; a float counts so far
 LARGEST_ARRAY = 2**62
 
 DATA_FORMATS = ("channels_last", "channels_first")
@@ -31,7 +32,7 @@ def fail(op: str, expected: str, got: object) -> ValueError:
 
 
 def integer(op: str, name: str, value: object, least: int) -> int:
-    """`value` as an int of at least `least`; TypeError or ValueError otherwise."""
+    """`value` as an int between `least` and LARGEST; TypeError or ValueError otherwise."""
     if isinstance(value, bool):
         raise TypeError(f"{op}: expected {name} to be an integer, got {value!r}")
     try:
@@ -50,7 +51,8 @@ def pair(op: str, name: str, value: object, least: int) -> tuple[int, int]:
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise fail(op, f"{name} to be an integer or two of them", repr(value))
-        return integer(op, name, value[0], least), integer(op, name, value[1], least)
+        down, right = (integer(op, name, item, least) for item in value)
+        return down, right
     try:
         number = integer(op, name, value, least)
     except TypeError:
@@ -80,10 +82,16 @@ def same_shape(op: str, name: str, shape: Shape, expected: Shape, why: str = "")
         raise fail(op, f"{name} of shape {tuple(expected)}{why}", tuple(shape))
 
 
-def hashable(value: object) -> object:
-    """Lists as tuples, all the way down, so that options can be looked up in a cache."""
+def hashable(op: str, name: str, value: object) -> object:
+    """Lists as tuples, all the way down, so that an option can be looked up in a cache."""
     if isinstance(value, (list, tuple)):
-        return tuple(hashable(item) for item in value)
+        return tuple(hashable(op, name, item) for item in value)
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"{op}: expected {name} to be a number, a string or a tuple, got {value!r}"
+        ) from None
     return value
 
 
@@ -154,8 +162,19 @@ def conv2d(
     groups: object,
 ) -> tuple[Any, Shape]:
     """Spec and output shape (N, out_height, out_width, filters) of a convolution on NHWC."""
+    try:
+        return _conv2d(op, x, kernel, bias, strides, padding, dilation_rate, groups)
+    except TypeError:  # an option that cannot be looked up, or one of a wrong type
+        pass
     return _conv2d(
-        op, x, kernel, bias, hashable(strides), hashable(padding), hashable(dilation_rate), groups
+        op,
+        x,
+        kernel,
+        bias,
+        hashable(op, "strides", strides),
+        hashable(op, "padding", padding),
+        hashable(op, "dilation_rate", dilation_rate),
+        integer(op, "groups", groups, 1),
     )
 
 
@@ -224,10 +243,10 @@ def _conv2d(
         kernel_width=kernel_width,
         filters=filters,
         groups=groups,
-        stride_height=stride_height,
-        stride_width=stride_width,
-        dilation_height=dilation_height,
-        dilation_width=dilation_width,
+        stride_height=stride_height if out[0] > 1 else 1,
+        stride_width=stride_width if out[1] > 1 else 1,
+        dilation_height=dilation_height if kernel_height > 1 else 1,
+        dilation_width=dilation_width if kernel_width > 1 else 1,
         pad_top=top,
         pad_left=left,
         out_height=out[0],
@@ -247,13 +266,26 @@ def pool2d(
     count_include_pad: object,
 ) -> tuple[Any, Shape]:
     """Spec and output shape (N, out_height, out_width, C) of a pooling on NHWC."""
+    try:
+        return _pool2d(
+            op,
+            x,
+            pool_size,
+            strides,
+            padding,
+            dilation_rate,
+            bool(ceil_mode),
+            bool(count_include_pad),
+        )
+    except TypeError:  # an option that cannot be looked up, or one of a wrong type
+        pass
     return _pool2d(
         op,
         x,
-        hashable(pool_size),
-        hashable(strides),
-        hashable(padding),
-        hashable(dilation_rate),
+        hashable(op, "pool_size", pool_size),
+        hashable(op, "strides", strides),
+        hashable(op, "padding", padding),
+        hashable(op, "dilation_rate", dilation_rate),
         bool(ceil_mode),
         bool(count_include_pad),
     )
@@ -275,6 +307,8 @@ def _pool2d(
     pool = pair(op, "pool_size", pool_size, 1)
     stride = pool if strides is None else pair(op, "strides", strides, 1)
     dilation = pair(op, "dilation_rate", dilation_rate, 1)
+    if pool[0] * pool[1] > LARGEST_WINDOW:
+        raise fail(op, f"pool_size of at most {LARGEST_WINDOW} values", pool)
     windows = ((pool[0] - 1) * dilation[0] + 1, (pool[1] - 1) * dilation[1] + 1)
     pads = paddings(op, padding, (height, width), windows, stride)
     out = []
@@ -343,7 +377,13 @@ def _upsample2d(op: str, x: Shape, size: object, interpolation: object) -> tuple
 
 def upsample2d(op: str, x: Shape, size: object, interpolation: object) -> tuple[Any, Shape]:
     """Spec and output shape (N, H * size, W * size, C) of an up-sampling on NHWC."""
-    return _upsample2d(op, x, hashable(size), interpolation)
+    try:
+        return _upsample2d(op, x, size, interpolation)
+    except TypeError:  # an option that cannot be looked up, or one of a wrong type
+        pass
+    return _upsample2d(
+        op, x, hashable(op, "size", size), hashable(op, "interpolation", interpolation)
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -366,6 +406,7 @@ def dense(op: str, x: Shape, kernel: Shape, bias: Shape | None) -> tuple[Any, Sh
     return _core.Dense(rows=rows, inputs=inputs, units=units), shape
 
 
+@lru_cache(maxsize=1024)
 def samples(shape: Shape) -> tuple[int | None, int]:
     """(n, values per sample) of a value of any shape: of an array that has no samples, (1, all)."""
     if shape and shape[0] is None:
@@ -379,9 +420,13 @@ def activation(kind: str, size: int, slope: float) -> Any:
     return _core.Activation(size=size, kind=ACTIVATION_KINDS[kind], slope=slope)
 
 
-@lru_cache(maxsize=1024)
 def softmax(op: str, x: Shape, axis: object) -> Any:
     """Spec of a normalisation over one axis."""
+    return _softmax(op, x, hashable(op, "axis", axis))
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _softmax(op: str, x: Shape, axis: object) -> Any:
     if not x:
         raise fail(op, "x with at least one axis", x)
     index = axis_index(op, axis, len(x))

@@ -145,15 +145,17 @@ def call(
 ) -> list[Any]:
     """Runs a kernel on arrays, or records it where an input is a symbol.
 
-    An output is the shape of a result to make, an array to write to, or None for a result that
+    Inputs are all symbols or all arrays, but for None. An output is the shape of a result to make, an array to write to, or None for a result that
     nobody needs. Returns the outputs in order.
     """
-    if is_symbolic(inputs):
-        node = Node(kernel, spec, [symbol_of(value) for value in inputs], [])
+    if isinstance(inputs[0], Symbol):
+        node = Node(kernel, spec, inputs, [])
         node.outputs = [
             None if shape is None else Symbol(tuple(shape), dtype, node=node) for shape in outputs
         ]
         return list(node.outputs)
+    if len(outputs) == 1 and type(outputs[0]) is tuple:
+        return [_core.compute(kernel, spec, n, dtype, inputs, outputs[0])]
     results = [
         out if out is None or isinstance(out, np.ndarray) else np.empty(out, dtype)  # type: ignore[arg-type]
         for out in outputs

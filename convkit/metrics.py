@@ -39,10 +39,10 @@ def _score(kernel: str, y_true: Any, y_pred: Any, sparse: bool) -> Any:
     if graph.is_symbolic([y_true, y_pred]):
         y_true, y_pred = graph.symbol_of(y_true), graph.symbol_of(y_pred)
     elif sparse:
-        (y_pred,) = _call.arguments(kernel, ["y_pred"], [y_pred])
+        (y_pred,) = _call.arguments(kernel, ("y_pred",), (y_pred,))
         y_true = label_array(kernel, "y_true", y_true, y_pred.shape[-1])
     else:
-        y_true, y_pred = _call.arguments(kernel, ["y_true", "y_pred"], [y_true, y_pred])
+        y_true, y_pred = _call.arguments(kernel, ("y_true", "y_pred"), (y_true, y_pred))
     spec, shape = geometry.loss(kernel, tuple(y_true.shape), tuple(y_pred.shape), sparse, False)
     n = None if y_pred.shape[0] is None else 1
     return graph.call(kernel, spec, n, [y_true, y_pred], [shape], _call.dtype_of(y_pred))[0]

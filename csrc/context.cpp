@@ -139,11 +139,11 @@ void* scratch(ScratchSlot slot, size_t bytes) {
     return s.data[slot];
 }
 
-void parallel_for(const Context& context, int64_t count, double cost, RangeBody body,
-                  void* data) {
+void parallel_for(const Context& context, int64_t count, double cost, RangeBody body, void* data) {
     if (count <= 0) return;
     const double wanted = static_cast<double>(count) * cost / kNanosecondsPerThread;
-    const int64_t useful = wanted < context.threads ? static_cast<int64_t>(wanted) : context.threads;
+    const int64_t useful =
+        wanted < context.threads ? static_cast<int64_t>(wanted) : context.threads;
     const int threads = static_cast<int>(std::min(useful, count));
     if (threads <= 1 || inside_parallel_for) {
         body(data, 0, count);

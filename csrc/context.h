@@ -34,9 +34,7 @@ template <class Body>
 static inline void parallel_for(const Context& context, int64_t count, double cost, Body&& body) {
     parallel_for(
         context, count, cost,
-        [](void* data, int64_t begin, int64_t end) {
-            (*static_cast<Body*>(data))(begin, end);
-        },
+        [](void* data, int64_t begin, int64_t end) { (*static_cast<Body*>(data))(begin, end); },
         const_cast<void*>(static_cast<const void*>(&body)));
 }
 

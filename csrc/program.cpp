@@ -72,7 +72,7 @@ void Program::add_node(const std::string& name, const Spec& spec,
     const KernelInfo& kernel = find_kernel(name);
     if (arguments.size() != kernel.arguments.size())
         bad_argument(name, "expected " + std::to_string(kernel.arguments.size()) + " arguments,",
-                 "got " + std::to_string(arguments.size()));
+                     "got " + std::to_string(arguments.size()));
     bool per_sample = false;
     for (int id : arguments) {
         if (id >= static_cast<int>(values_.size()) || id < -1)
@@ -96,8 +96,8 @@ void Program::add_node(const std::string& name, const Spec& spec,
         const int64_t second = value.per_sample ? 2 * first : first;
         if (one[i].elements != first || two[i].elements != second)
             bad_argument(name, argument.name,
-                     "needs " + std::to_string(one[i].elements) + " elements, has " +
-                         std::to_string(first));
+                         "needs " + std::to_string(one[i].elements) + " elements, has " +
+                             std::to_string(first));
     }
     nodes_.push_back({&kernel, spec, arguments, per_sample});
     capacity_ = -1;
@@ -128,7 +128,8 @@ std::vector<int64_t> Program::place_values(int64_t n, int64_t* total) const {
         for (size_t a = 0; a < counts.size(); ++a) {
             if (counts[a].overlay < 0) continue;
             const int from = node.arguments[counts[a].overlay], to = node.arguments[a];
-            // Not where the same value is another argument too: the kernel would read what it wrote.
+            // Not where the same value is another argument too: the kernel would read what it
+            // wrote.
             const auto uses = std::count(node.arguments.begin(), node.arguments.end(), from);
             if (values_[from].place != Place::kArena || values_[to].place != Place::kArena ||
                 last[from] != i || first[to] != i || uses != 1 ||
@@ -148,9 +149,8 @@ std::vector<int64_t> Program::place_values(int64_t n, int64_t* total) const {
     std::vector<int> order;
     for (int v = 0; v < count; ++v)
         if (values_[v].place == Place::kArena && owner[v] == v && first[v] >= 0) order.push_back(v);
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-        return values_[a].bytes(n) > values_[b].bytes(n);
-    });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int a, int b) { return values_[a].bytes(n) > values_[b].bytes(n); });
     std::vector<int64_t> offsets(count, -1);
     std::vector<int> placed;
     *total = 0;

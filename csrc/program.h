@@ -19,12 +19,12 @@ enum class Place { kFed, kState, kArena };
 
 struct Value {
     Place place;
-    int64_t item_bytes;   // of one element
-    int64_t elements;     // per sample if per_sample, else in all
+    int64_t item_bytes;  // of one element
+    int64_t elements;    // per sample if per_sample, else in all
     bool per_sample;
-    char* data = nullptr;     // fed: row 0; state: the array
-    int64_t rows = 0;         // fed: rows that data holds
-    int64_t offset = -1;      // arena: set by the plan
+    char* data = nullptr;  // fed: row 0; state: the array
+    int64_t rows = 0;      // fed: rows that data holds
+    int64_t offset = -1;   // arena: set by the plan
 
     int64_t bytes(int64_t n) const { return item_bytes * elements * (per_sample ? n : 1); }
 };
@@ -37,7 +37,7 @@ struct Node {
 };
 
 class Program {
-   public:
+ public:
     explicit Program(bool float64) : float64_(float64) {}
 
     int add_value(Place place, int64_t item_bytes, int64_t elements, bool per_sample);
@@ -61,7 +61,7 @@ class Program {
     const std::vector<Value>& values() const { return values_; }
     bool float64() const { return float64_; }
 
-   private:
+ private:
     struct Free {
         void operator()(char* p) const;
     };

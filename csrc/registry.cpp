@@ -82,23 +82,21 @@ struct Signatures {  // the types of the parameters alone
 
 std::vector<KernelInfo> make_list() {
     return {
-#define KERNEL(name_, Spec_, parameters, counts_)                                                \
-    KernelInfo{#name_, arguments_of(static_cast<Signatures<Real>::name_*>(nullptr), #parameters),                      \
-               [](const Spec& any_spec, [[maybe_unused]] int64_t n) {                            \
-                   [[maybe_unused]] const Spec_& s = std::get<Spec_>(any_spec);                  \
-                   return std::vector<Count>{CONVKIT_UNPACK counts_};                            \
-               },                                                                                \
-               [](const KernelTable& table, const Context& context, const Spec& spec, int64_t n, \
-                  void* const* arguments) {                                                      \
-                   call(table.float32.name_, context, spec, n, arguments);                       \
-               },                                                                                \
-               [](const KernelTable& table, const Context& context, const Spec& spec, int64_t n, \
-                  void* const* arguments) {                                                      \
-                   call(table.float64.name_, context, spec, n, arguments);                       \
-               },                                                                                \
-               [](const KernelTable& table) {                                                    \
-                   return reinterpret_cast<const void*>(table.float32.name_);                    \
-               }},
+#define KERNEL(name_, Spec_, parameters, counts_)                                               \
+    KernelInfo{                                                                                 \
+        #name_,                                                                                 \
+        arguments_of(static_cast<Signatures<Real>::name_*>(nullptr), #parameters),              \
+        [](const Spec& any_spec, [[maybe_unused]] int64_t n) {                                  \
+            [[maybe_unused]] const Spec_& s = std::get<Spec_>(any_spec);                        \
+            return std::vector<Count>{CONVKIT_UNPACK counts_};                                  \
+        },                                                                                      \
+        [](const KernelTable& table, const Context& context, const Spec& spec, int64_t n,       \
+           void* const* arguments) { call(table.float32.name_, context, spec, n, arguments); }, \
+        [](const KernelTable& table, const Context& context, const Spec& spec, int64_t n,       \
+           void* const* arguments) { call(table.float64.name_, context, spec, n, arguments); }, \
+        [](const KernelTable& table) {                                                          \
+            return reinterpret_cast<const void*>(table.float32.name_);                          \
+        }},
 #include "kernels.inc"
 #undef KERNEL
     };

@@ -26,10 +26,10 @@ struct Argument {
 // How many elements an argument has for a given spec and number of samples.
 struct Count {
     int64_t elements = 0;
-    bool optional = false;   // may be null
-    bool inout = false;      // read before it is written
-    bool any = false;        // length unknown to the spec
-    int overlay = -1;        // the argument whose memory this output may take over
+    bool optional = false;  // may be null
+    bool inout = false;     // read before it is written
+    bool any = false;       // length unknown to the spec
+    int overlay = -1;       // the argument whose memory this output may take over
 
     Count(int64_t elements) : elements(elements) {}  // NOLINT: plain numbers in kernels.inc
 };

@@ -73,8 +73,8 @@ enum ActivationKind : int64_t { kRelu, kLeakyRelu, kSigmoid, kTanh, kExp };
 
 struct Activation {
     int64_t size;
-    int64_t kind;   // ActivationKind
-    double slope;   // leaky_relu only, >= 0: y = x > 0 ? x : slope * x
+    int64_t kind;  // ActivationKind
+    double slope;  // leaky_relu only, >= 0: y = x > 0 ? x : slope * x
 };
 
 // x (n, outer, size, inner), normalised over `size`.

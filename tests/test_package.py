@@ -17,11 +17,9 @@ FOLDER = Path(convkit.__file__).parent
 LAZY = ("matplotlib", "tqdm", "pooch", "safetensors", "PIL", "requests", "torch", "cupy")
 
 
-def test_importing_convkit_imports_nothing_heavy_but_numpy(tmp_path):
+def test_importing_convkit_imports_nothing_that_is_heavy(tmp_path):
     code = "import sys, convkit; print(*sorted(m for m in sys.modules if '.' not in m))"
-    loaded = set(output_of(code, tmp_path).split())
-    assert "numpy" in loaded
-    assert loaded.isdisjoint(LAZY)
+    assert set(output_of(code, tmp_path).split()).isdisjoint(LAZY)
 
 
 def test_training_without_a_bar_needs_none_of_the_lazy_packages(tmp_path):
@@ -43,11 +41,11 @@ def test_training_without_a_bar_needs_none_of_the_lazy_packages(tmp_path):
 def test_submodules_are_loaded_at_their_first_use(tmp_path):
     code = """if True:
         import sys, convkit
-        print(*[m for m in ("layers", "models", "ops", "datasets") if f"convkit.{m}" in sys.modules])
+        print([m for m in ("layers", "models", "ops") if f"convkit.{m}" in sys.modules])
         convkit.ops.relu
         print("convkit.ops" in sys.modules, "convkit.models" in sys.modules)
     """
-    assert output_of(code, tmp_path).splitlines()[-1] == "True False"
+    assert output_of(code, tmp_path).splitlines() == ["[]", "True False"]
 
 
 @pytest.mark.parametrize("name", convkit.__all__)
@@ -81,7 +79,7 @@ def test_types_and_digits_are_inside_the_package():
     for name in ("py.typed", "_core.pyi"):
         assert (FOLDER / name).is_file()
     for name in ("images-idx3-ubyte.gz", "labels-idx1-ubyte.gz"):
-        assert (FOLDER / "datasets" / "data" / "digits" / name).stat().st_size > 500
+        assert (FOLDER / "datasets" / "data" / "digits" / name).stat().st_size > 100
 
 
 def test_the_version_is_that_of_the_distribution():

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from processes import output_of
 
 import convkit
 from convkit import _core, gradients, graph, layers, ops
@@ -466,18 +467,29 @@ def test_programs_of_their_own_run_in_several_threads_at_once():
         assert all(pool.map(predict, range(12)))
 
 
-def test_one_model_predicts_in_several_threads_at_once():
+SHARED = """if True:
+    from concurrent.futures import ThreadPoolExecutor
+    import numpy as np
+    import convkit
     model = convkit.models.lenet()
+    model.compile("adam", "sparse_categorical_crossentropy")
     rng = np.random.default_rng(0)
     inputs = [rng.random((n, 28, 28, 1), dtype=np.float32) for n in (1, 40, 3, 25, 64, 2)]
-    expected = [model.predict(x).tobytes() for x in inputs]
-
-    def predict(i: int) -> bool:
-        which = i % len(inputs)
-        return model.predict(inputs[which]).tobytes() == expected[which]
-
+    labels = [rng.integers(0, 10, len(x)) for x in inputs]
+    predicted = [model.predict(x).tobytes() for x in inputs]
+    losses = [model.evaluate(x, y) for x, y in zip(inputs, labels)]
+    def use(i):
+        x, y = inputs[i % 6], labels[i % 6]
+        same = model.predict(x, batch_size=1 + i).tobytes() == predicted[i % 6]
+        return same and model.evaluate(x, y) == losses[i % 6]
     with ThreadPoolExecutor(6) as pool:
-        assert all(pool.map(predict, range(48)))
+        print(all(pool.map(use, range(90))))
+"""
+
+
+def test_one_model_serves_several_threads_at_once(tmp_path):
+    """In a process of its own: memory that two runs share would take the tests down with it."""
+    assert output_of(SHARED, tmp_path) == "True"
 
 
 def test_ops_run_in_several_threads_at_once():

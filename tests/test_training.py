@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pty
+import random
 import struct
 import subprocess
 import sys
@@ -785,6 +786,8 @@ def test_arrays_that_do_not_fit_are_an_error(case, use):
         ({"validation_data": 3}, "validation_data"),
         ({"callbacks": ["x"]}, "callbacks"),
         ({"validation_freq": 0}, "validation_freq"),
+        ({"validation_split": 0.5, "validation_batch_size": -1}, "validation_batch_size"),
+        ({"validation_split": 0.5, "validation_batch_size": 0}, "validation_batch_size"),
     ],
 )
 def test_options_that_make_no_sense_are_an_error(options, message):
@@ -825,6 +828,33 @@ def test_frozen_layers_stay_as_they_are(rng):
     model.layers[0].trainable = True
     model.fit(x, y, verbose=0)
     assert not np.array_equal(model.get_weights()[0], after[0])
+
+
+def test_a_model_without_anything_to_train_is_evaluated(rng):
+    model = logits()
+    model.trainable = False
+    model.compile("adam", "mse")
+    x, y = rng.normal(size=(9, 5)), rng.normal(size=(9, CLASSES))
+    before = [w.tobytes() for w in model.get_weights()]
+    history = model.fit(x, y, verbose=0).history
+    assert history["loss"] == [pytest.approx(model.evaluate(x, y))]
+    assert [w.tobytes() for w in model.get_weights()] == before
+
+
+def test_set_random_seed_seeds_everything_that_draws():
+    for seed in (0, 2**32 - 1, np.int64(5)):
+        draws = []
+        for _ in range(2):
+            convkit.utils.set_random_seed(seed)
+            weight = convkit.initializers.GlorotUniform()((3, 3)).tobytes()
+            draws.append((random.random(), np.random.random(), weight))  # noqa: NPY002
+        assert draws[0] == draws[1]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "1", None, True])
+def test_a_seed_out_of_range_is_an_error(seed):
+    with pytest.raises((ValueError, TypeError), match="set_random_seed: expected"):
+        convkit.utils.set_random_seed(seed)
 
 
 # ---- Ctrl-C ------------------------------------------------------------------------------------

@@ -89,8 +89,10 @@ def _from_path(path: Path) -> tuple[Split, Split]:
         with np.load(path, allow_pickle=False) as arrays:
             missing = [name for name in _ARRAYS if name not in arrays]
             if missing:
-                raise CommandError(f"{path}: expected the arrays {', '.join(_ARRAYS)}, got "
-                                   f"{', '.join(arrays.files) or 'none'}")
+                raise CommandError(
+                    f"{path}: expected the arrays {', '.join(_ARRAYS)}, got "
+                    f"{', '.join(arrays.files) or 'none'}"
+                )
             x_train, y_train, x_test, y_test = (arrays[name] for name in _ARRAYS)
     else:
         raise CommandError(

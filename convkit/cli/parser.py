@@ -57,7 +57,8 @@ examples:
 
 _PREDICT = """\
 An image may have any size, be grey or in colour, dark on light or light on dark. The ink is found,
-cut out, scaled and centred as in the data that the model was trained on.
+cut out, scaled and centred as in the data that the model was trained on. A model trained on mnist
+reads your own digits far better than one trained on the few digits inside the package.
 
 examples:
   convkit predict seven.png
@@ -108,9 +109,7 @@ def _add_train(commands: Any) -> None:
         "lenet_caffe: 20 and 50 filters",
     )
     how = parser.add_argument_group("how")
-    how.add_argument(
-        "--epochs", type=_positive, metavar="N", help="default: 20 on digits, else 5"
-    )
+    how.add_argument("--epochs", type=_positive, metavar="N", help="default: 20 on digits, else 5")
     how.add_argument(
         "--batch-size", type=_positive, metavar="N", help="default: 32 on digits, else 128"
     )

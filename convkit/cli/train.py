@@ -96,14 +96,14 @@ def check_plot(option: str | None) -> Path | None:
         return None
     target = Path(option).expanduser()
     if target.suffix.lower() not in (".png", ".svg", ".pdf", ".jpg"):
-        raise CommandError(f"--plot: expected a name ending in .png, .svg, .pdf or .jpg, got {option}")
+        raise CommandError(
+            f"--plot: expected a name ending in .png, .svg, .pdf or .jpg, got {option}"
+        )
     check_writable(target, "--plot")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise CommandError(
-            "--plot needs Matplotlib: pip install 'convkit-nn[plot]'"
-        ) from None
+        raise CommandError("--plot needs Matplotlib: pip install 'convkit-nn[plot]'") from None
     return target
 
 

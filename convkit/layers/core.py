@@ -218,12 +218,10 @@ class Dropout(Layer):
         if isinstance(x, Symbol):
             counter = _core.Elementwise(size=2)
             # A layer that stands in a model twice drops other values each time.
-            stream = graph.after_step(
-                lambda: graph.update("next_step", counter, [state.symbol])
-            )
+            stream = graph.after_step(lambda: graph.update("next_step", counter, [state.symbol]))
             spec = _core.Dropout(size=size, stream=stream, rate=self.rate)
             return graph.call("dropout", spec, n, [x, state.symbol], [x.shape], x.dtype)[0]
-        (x,) = ops._call.arguments(self.name, ["x"], [x])
+        (x,) = ops._call.arguments(self.name, ("x",), (x,))
         spec = _core.Dropout(size=size, stream=0, rate=self.rate)
         y = graph.call("dropout", spec, n, [x, state.value], [x.shape], x.dtype.name)[0]
         state.value[1] += 1

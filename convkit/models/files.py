@@ -63,7 +63,9 @@ def read_metadata(path: Any) -> dict[str, Any] | None:
         with safe_open(path, framework="numpy") as file:
             metadata = json.loads((file.metadata() or {}).get(_ENTRY, "null"))
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"read_metadata: expected a safetensors file, got {path}: {error}") from None
+        raise ValueError(
+            f"read_metadata: expected a safetensors file, got {path}: {error}"
+        ) from None
     return metadata if isinstance(metadata, dict) else None
 
 

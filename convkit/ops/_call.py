@@ -16,8 +16,16 @@ from convkit.graph import Symbol
 IN_PLACE = ("activation", "add")
 
 
-def arguments(op: str, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
-    """The op's array arguments, all symbols or all arrays of one float dtype; None stays None."""
+def arguments(op: str, names: Sequence[str], values: tuple[Any, ...]) -> Sequence[Any]:
+    """The op's array arguments, all symbols or all arrays of one float dtype.
+
+    A bias may be None and stays None.
+    """
+    if _core.ready(values, names[-1] == "bias"):
+        return values
+    for name, value in zip(names, values, strict=True):
+        if value is None and name != "bias":
+            raise TypeError(f"{op}: expected {name} to be an array, got None")
     if graph.is_symbolic(values):
         symbols = [graph.symbol_of(value) for value in values]
         dtypes = {symbol.dtype for symbol in symbols if symbol is not None}
@@ -30,8 +38,10 @@ def arguments(op: str, names: Sequence[str], values: Sequence[Any]) -> list[Any]
 
 
 def dtype_of(value: Any) -> str:
-    """ "float32" or "float64", of an array or a symbol."""
-    return value.dtype if isinstance(value, Symbol) else value.dtype.name
+    """The dtype of an array or a symbol, "float32" or "float64"."""
+    if isinstance(value, Symbol):
+        return value.dtype
+    return "float64" if value.dtype.itemsize == 8 else "float32"
 
 
 def shape_of(value: Any) -> Shape | None:
@@ -43,7 +53,7 @@ def run(
     kernel: str, spec: Any, n: int | None, inputs: Sequence[Any], shape: Shape, out: Any, op: str
 ) -> Any:
     """One kernel with one result, which goes to `out` if that is given."""
-    dtype = dtype_of(next(value for value in inputs if value is not None))
+    dtype = dtype_of(inputs[0])
     if out is None:
         return graph.call(kernel, spec, n, inputs, [shape], dtype)[0]
     if graph.is_symbolic(inputs):
@@ -94,19 +104,22 @@ def backward(
 ) -> list[Any]:
     """The gradients of one kernel call, by that kernel's rule, written to `out` where given."""
     dtype = dtype_of(dy)
-    targets: list[Any] = [None] * len(inputs)
-    for i, (given, value) in enumerate(zip(out, inputs, strict=True)):
-        if given is None or value is None or not needs[i]:
-            continue
-        check_out(op, given, value.shape, np.dtype(dtype))
-        if direct(given, [dy, *inputs, *outputs]):
-            targets[i] = given
+    targets: list[Any] | None = None
+    if any(given is not None for given in out):
+        targets = [None] * len(inputs)
+        for i, (given, value) in enumerate(zip(out, inputs, strict=True)):
+            if given is None or value is None or not needs[i]:
+                continue
+            check_out(op, given, value.shape, np.dtype(dtype))
+            if direct(given, [dy, *inputs, *outputs]):
+                targets[i] = given
     one = gradients.Call(spec, n, inputs, outputs, dtype, needs, targets)
     found = gradients.backward(kernel, dy, one)
-    for i, given in enumerate(out):
-        if given is not None and found[i] is not None and found[i] is not given:
-            given[...] = found[i]
-            found[i] = given
+    if targets is not None:
+        for i, given in enumerate(out):
+            if given is not None and found[i] is not None and found[i] is not given:
+                given[...] = found[i]
+                found[i] = given
     return found
 
 

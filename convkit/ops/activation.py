@@ -16,14 +16,14 @@ def _spec(kind: str, x: Any, slope: float = 0.0) -> tuple[Any, int | None]:
 
 
 def _forward(op: str, x: Any, out: Any, slope: float = 0.0) -> Any:
-    (x,) = _call.arguments(op, ["x"], [x])
+    (x,) = _call.arguments(op, ("x",), (x,))
     spec, n = _spec(op, x, slope)
     return _call.run("activation", spec, n, [x], tuple(x.shape), out, op)
 
 
 def _backward(op: str, dy: Any, x: Any, needs: Any, out: Any, slope: float = 0.0) -> Any:
     name = f"{op}_backward"
-    dy, x = _call.arguments(name, ["dy", "x"], [dy, x])
+    dy, x = _call.arguments(name, ("dy", "x"), (dy, x))
     geometry.same_shape(name, "dy", tuple(dy.shape), tuple(x.shape), ", that of x")
     spec, n = _spec(op, x, slope)
     needs, out = _call.flags(name, needs, 1), _call.outs(name, out, 1)
@@ -32,7 +32,12 @@ def _backward(op: str, dy: Any, x: Any, needs: Any, out: Any, slope: float = 0.0
 
 
 def _slope(op: str, negative_slope: Any) -> float:
-    slope = float(negative_slope)
+    try:
+        slope = float(negative_slope)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{op}: expected negative_slope to be a number, got {negative_slope!r}"
+        ) from None
     if not 0 <= slope < float("inf"):
         raise geometry.fail(op, "negative_slope to be finite and at least 0", negative_slope)
     return slope
@@ -103,7 +108,7 @@ def exp_backward(dy: Any, x: Any, *, needs: Any = None, out: Any = None) -> Any:
 
 
 def _normalise(op: str, x: Any, axis: int, out: Any) -> Any:
-    (x,) = _call.arguments(op, ["x"], [x])
+    (x,) = _call.arguments(op, ("x",), (x,))
     spec = geometry.softmax(op, tuple(x.shape), axis)
     n, _ = geometry.samples(tuple(x.shape))
     return _call.run(op, spec, n, [x], tuple(x.shape), out, op)
@@ -111,7 +116,7 @@ def _normalise(op: str, x: Any, axis: int, out: Any) -> Any:
 
 def _normalise_backward(op: str, dy: Any, x: Any, axis: int, needs: Any, out: Any) -> Any:
     name = f"{op}_backward"
-    dy, x = _call.arguments(name, ["dy", "x"], [dy, x])
+    dy, x = _call.arguments(name, ("dy", "x"), (dy, x))
     geometry.same_shape(name, "dy", tuple(dy.shape), tuple(x.shape), ", that of x")
     spec = geometry.softmax(name, tuple(x.shape), axis)
     n, _ = geometry.samples(tuple(x.shape))

@@ -44,7 +44,7 @@ def conv2d(
     Raises:
         ValueError, TypeError: naming what was expected and what came.
     """
-    x, kernel, bias = _call.arguments("conv2d", ["x", "kernel", "bias"], [x, kernel, bias])
+    x, kernel, bias = _call.arguments("conv2d", ("x", "kernel", "bias"), (x, kernel, bias))
     name = activations.named("conv2d", activation)
     x = _call.channels_last("conv2d", x, "x", data_format)
     spec, shape = geometry.conv2d(
@@ -89,7 +89,7 @@ def conv2d_backward(
         out: three arrays (or None) for the gradients.
     """
     op = "conv2d_backward"
-    dy, x, kernel, bias = _call.arguments(op, ["dy", "x", "kernel", "bias"], [dy, x, kernel, bias])
+    dy, x, kernel, bias = _call.arguments(op, ("dy", "x", "kernel", "bias"), (dy, x, kernel, bias))
     name = activations.named(op, activation)
     x = _call.channels_last(op, x, "x", data_format)
     dy = _call.channels_last(op, dy, "dy", data_format)

@@ -27,7 +27,7 @@ def dense(
     Raises:
         ValueError, TypeError: naming what was expected and what came.
     """
-    x, kernel, bias = _call.arguments("dense", ["x", "kernel", "bias"], [x, kernel, bias])
+    x, kernel, bias = _call.arguments("dense", ("x", "kernel", "bias"), (x, kernel, bias))
     name = activations.named("dense", activation)
     spec, shape = geometry.dense("dense", tuple(x.shape), tuple(kernel.shape), _call.shape_of(bias))
     n = x.shape[0] if len(shape) > 1 else 1
@@ -55,7 +55,7 @@ def dense_backward(
         out: three arrays (or None) for the gradients.
     """
     op = "dense_backward"
-    dy, x, kernel, bias = _call.arguments(op, ["dy", "x", "kernel", "bias"], [dy, x, kernel, bias])
+    dy, x, kernel, bias = _call.arguments(op, ("dy", "x", "kernel", "bias"), (dy, x, kernel, bias))
     name = activations.named(op, activation)
     spec, shape = geometry.dense(op, tuple(x.shape), tuple(kernel.shape), _call.shape_of(bias))
     geometry.same_shape(op, "dy", tuple(dy.shape), shape, ", that of the result")

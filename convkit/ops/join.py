@@ -19,7 +19,7 @@ def add(x1: Any, x2: Any, *, out: Any = None) -> Any:
         x1, x2: arrays of one shape (nothing is broadcast).
         out: an array of that shape and dtype for the result; x1 itself is allowed.
     """
-    x1, x2 = _call.arguments("add", ["x1", "x2"], [x1, x2])
+    x1, x2 = _call.arguments("add", ("x1", "x2"), (x1, x2))
     geometry.same_shape("add", "x2", tuple(x2.shape), tuple(x1.shape), ", that of x1")
     n, size = geometry.samples(tuple(x1.shape))
     spec = _core.Elementwise(size=size)
@@ -29,7 +29,7 @@ def add(x1: Any, x2: Any, *, out: Any = None) -> Any:
 def add_backward(dy: Any, x1: Any, x2: Any, *, needs: Any = None, out: Any = None) -> Any:
     """The gradients (dx1, dx2) of `add`: dy twice, as arrays of their own."""
     op = "add_backward"
-    dy, x1, x2 = _call.arguments(op, ["dy", "x1", "x2"], [dy, x1, x2])
+    dy, x1, x2 = _call.arguments(op, ("dy", "x1", "x2"), (dy, x1, x2))
     geometry.same_shape(op, "x2", tuple(x2.shape), tuple(x1.shape), ", that of x1")
     geometry.same_shape(op, "dy", tuple(dy.shape), tuple(x1.shape), ", that of x1")
     needs, out = _call.flags(op, needs, 2), _call.outs(op, out, 2)
@@ -39,10 +39,20 @@ def add_backward(dy: Any, x1: Any, x2: Any, *, needs: Any = None, out: Any = Non
     return tuple(found)
 
 
+def _listed(op: str, arrays: Any) -> list[Any]:
+    if not isinstance(arrays, (list, tuple)):
+        raise TypeError(f"{op}: expected a list of arrays, got {type(arrays).__name__}")
+    if not arrays:
+        raise geometry.fail(op, "at least one array", "none")
+    return list(arrays)
+
+
+def _names(arrays: list[Any]) -> tuple[str, ...]:
+    return tuple(f"array {i}" for i in range(len(arrays)))
+
+
 def _axis(op: str, shapes: Sequence[geometry.Shape], axis: Any) -> int:
     """The axis, counted from the front, of arrays that agree in everything else."""
-    if not shapes:
-        raise geometry.fail(op, "at least one array", "none")
     first = shapes[0]
     if not first:
         raise geometry.fail(op, "arrays with at least one axis", "a number")
@@ -50,7 +60,11 @@ def _axis(op: str, shapes: Sequence[geometry.Shape], axis: Any) -> int:
     if first[index] is None:
         raise geometry.fail(op, "an axis other than that of the samples", index)
     for i, shape in enumerate(shapes[1:], 1):
-        if shape[:index] != first[:index] or shape[index + 1 :] != first[index + 1 :]:
+        if (
+            len(shape) != len(first)
+            or shape[:index] != first[:index]
+            or shape[index + 1 :] != first[index + 1 :]
+        ):
             raise geometry.fail(
                 op, f"arrays of one shape but for axis {index}", f"{first} and {shape} (array {i})"
             )
@@ -66,8 +80,8 @@ def concatenate(arrays: Sequence[Any], axis: int = -1, *, out: Any = None) -> An
         out: an array for the result.
     """
     op = "concatenate"
-    arrays = list(arrays)
-    arrays = _call.arguments(op, [f"array {i}" for i in range(len(arrays))], arrays)
+    arrays = _listed(op, arrays)
+    arrays = _call.arguments(op, _names(arrays), tuple(arrays))
     index = _axis(op, [tuple(a.shape) for a in arrays], axis)
     if len(arrays) == 1:
         return _copied(arrays[0], out)
@@ -102,9 +116,8 @@ def concatenate_backward(
 ) -> tuple[Any, ...]:
     """The gradients of `concatenate`, one per array: the pieces of dy."""
     op = "concatenate_backward"
-    arrays = list(arrays)
-    names = ["dy", *(f"array {i}" for i in range(len(arrays)))]
-    dy, *arrays = _call.arguments(op, names, [dy, *arrays])
+    arrays = _listed(op, arrays)
+    dy, *arrays = _call.arguments(op, ("dy", *_names(arrays)), (dy, *arrays))
     index = _axis(op, [tuple(a.shape) for a in arrays], axis)
     shape = list(arrays[0].shape)
     shape[index] = sum(a.shape[index] for a in arrays)

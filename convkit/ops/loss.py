@@ -11,7 +11,7 @@ from convkit.ops import _call
 
 
 def _pair(op: str, y_true: Any, y_pred: Any, from_logits: bool) -> tuple[Any, Any, Any, Shape]:
-    y_true, y_pred = _call.arguments(op, ["y_true", "y_pred"], [y_true, y_pred])
+    y_true, y_pred = _call.arguments(op, ("y_true", "y_pred"), (y_true, y_pred))
     spec, shape = geometry.loss(op, tuple(y_true.shape), tuple(y_pred.shape), False, from_logits)
     return y_true, y_pred, spec, shape
 
@@ -30,7 +30,7 @@ def _backward(
 ) -> tuple[Any, Any]:
     name = f"{op}_backward"
     y_true, y_pred, spec, shape = _pair(name, y_true, y_pred, from_logits)
-    dy, _ = _call.arguments(name, ["dy", "y_pred"], [dy, y_pred])
+    dy, _ = _call.arguments(name, ("dy", "y_pred"), (dy, y_pred))
     geometry.same_shape(name, "dy", tuple(dy.shape), shape, ", one value per row")
     needs, out = _call.flags(name, needs, 2), _call.outs(name, out, 2)
     found = _call.backward(
@@ -76,7 +76,7 @@ def _labels(op: str, y_true: Any, y_pred: Any, from_logits: bool) -> tuple[Any, 
     if graph.is_symbolic([y_true, y_pred]):
         y_true, y_pred = graph.symbol_of(y_true), graph.symbol_of(y_pred)
     else:
-        (y_pred,) = _call.arguments(op, ["y_pred"], [y_pred])
+        (y_pred,) = _call.arguments(op, ("y_pred",), (y_pred,))
         if not y_pred.ndim:
             raise geometry.fail(op, "y_pred of shape (..., classes)", y_pred.shape)
         y_true = label_array(op, "y_true", graph.array_of(y_true), y_pred.shape[-1])
@@ -121,7 +121,7 @@ def sparse_categorical_crossentropy_backward(
     op = "sparse_categorical_crossentropy"
     name = f"{op}_backward"
     y_true, y_pred, spec, shape = _labels(name, y_true, y_pred, from_logits)
-    dy, _ = _call.arguments(name, ["dy", "y_pred"], [dy, y_pred])
+    dy, _ = _call.arguments(name, ("dy", "y_pred"), (dy, y_pred))
     geometry.same_shape(name, "dy", tuple(dy.shape), shape, ", one value per row")
     needs, out = _call.flags(name, needs, 2), _call.outs(name, out, 2)
     found = _call.backward(

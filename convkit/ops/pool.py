@@ -20,7 +20,7 @@ def _forward(
     data_format: str,
     out: Any,
 ) -> Any:
-    (x,) = _call.arguments(op, ["x"], [x])
+    (x,) = _call.arguments(op, ("x",), (x,))
     x = _call.channels_last(op, x, "x", data_format)
     spec, shape = geometry.pool2d(
         op,
@@ -50,7 +50,7 @@ def _backward(
     out: Any,
 ) -> Any:
     name = f"{op}_backward"
-    dy, x = _call.arguments(name, ["dy", "x"], [dy, x])
+    dy, x = _call.arguments(name, ("dy", "x"), (dy, x))
     x = _call.channels_last(name, x, "x", data_format)
     dy = _call.channels_last(name, dy, "dy", data_format)
     spec, shape = geometry.pool2d(

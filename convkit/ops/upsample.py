@@ -33,7 +33,7 @@ def upsample2d(
     Raises:
         ValueError, TypeError: naming what was expected and what came.
     """
-    (x,) = _call.arguments("upsample2d", ["x"], [x])
+    (x,) = _call.arguments("upsample2d", ("x",), (x,))
     x = _call.channels_last("upsample2d", x, "x", data_format)
     spec, shape = geometry.upsample2d("upsample2d", tuple(x.shape), size, interpolation)
     return _call.spatial("upsample2d", "upsample2d", spec, [x], shape, data_format, out)
@@ -51,7 +51,7 @@ def upsample2d_backward(
 ) -> Any:
     """The gradient dx of `upsample2d`; of x only the shape counts."""
     op = "upsample2d_backward"
-    dy, x = _call.arguments(op, ["dy", "x"], [dy, x])
+    dy, x = _call.arguments(op, ("dy", "x"), (dy, x))
     x = _call.channels_last(op, x, "x", data_format)
     dy = _call.channels_last(op, dy, "dy", data_format)
     spec, shape = geometry.upsample2d(op, tuple(x.shape), size, interpolation)

@@ -76,24 +76,34 @@ def draw(
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(width, height), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
         paint(figure)
         if path is not None:
             figure.savefig(Path(path))
     return figure
 
 
-def heading(canvas: Any, title: str) -> None:
+def heading(canvas: Any, title: str, size: float = 10.5) -> None:
     """The title of a figure or of a part of one, above all else, at its left."""
-    canvas.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
+    canvas.suptitle(title, x=0.01, ha="left", fontsize=size, fontweight="bold", color=INK)
 
 
 def grid(canvas: Any, count: int, columns: int) -> list[Axes]:
     """Axes for so many small images, row by row, without frames or ticks."""
-    rows = -(-count // columns)
-    axes = canvas.subplots(rows, columns, squeeze=False).ravel()
+    axes = canvas.subplots(-(-count // columns), columns, squeeze=False).ravel()
     for ax in axes:
-        ax.set_axis_off()
+        ax.set(xticks=[], yticks=[])
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+    for ax in axes[count:]:
+        ax.set_visible(False)
     return list(axes[:count])
+
+
+def frame(ax: Axes, colour: str) -> None:
+    """A border around a small image."""
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=colour, linewidth=2)
 
 
 def show_grey(ax: Axes, image: np.ndarray) -> None:
@@ -101,7 +111,7 @@ def show_grey(ax: Axes, image: np.ndarray) -> None:
     highest = 255 if image.dtype == np.uint8 else max(1.0, float(image.max()))
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
-    ax.imshow(image if image.ndim == 3 else image, cmap="gray", vmin=0, vmax=highest)
+    ax.imshow(image, cmap="gray", vmin=0, vmax=highest)
 
 
 def names_of(class_names: Sequence[str] | None, count: int) -> list[str]:

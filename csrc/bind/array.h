@@ -21,36 +21,63 @@ struct ArrayView {
     int64_t rows;  // length of the first axis
 };
 
-inline void expect(bool ok, const std::string& who, const char* what) {
-    if (!ok) throw std::invalid_argument(who + ": expected " + what);
+[[noreturn]] inline void fail(const std::string& who, const char* what) {
+    throw std::invalid_argument(who + ": expected " + what);
 }
 
-// `who` opens the message. The array must outlive every use of the pointer.
-inline ArrayView view(py::handle object, bool writes, const std::string& who) {
-    expect(py::isinstance<py::array>(object), who, "a NumPy array");
-    const auto array = py::reinterpret_borrow<py::array>(object);
+inline void expect(bool ok, const char* who, const char* what) {
+    if (!ok) fail(who, what);
+}
+
+// The fields that every NumPy array has, without a detour through Python objects.
+inline const py::detail::PyArray_Proxy* fields(py::handle array) {
+    return py::detail::array_proxy(array.ptr());
+}
+
+inline const py::detail::PyArrayDescr_Proxy* dtype_fields(py::handle array) {
+    return py::detail::array_descriptor_proxy(fields(array)->descr);
+}
+
+inline bool is_array(py::handle object) { return py::isinstance<py::array>(object); }
+
+// Contiguous, aligned and in native byte order.
+inline bool is_plain(py::handle array) {
     constexpr int kWanted =
         py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-    expect((array.flags() & kWanted) == kWanted, who, "a C-contiguous, aligned array");
-    expect(!writes || array.writeable(), who, "a writable array");
-    expect(array.dtype().byteorder() != '>', who, "native byte order");
+    return (fields(array)->flags & kWanted) == kWanted && dtype_fields(array)->byteorder != '>';
+}
+
+// Why a kernel may not read (or write) this object; null if it may.
+inline const char* objection(py::handle object, bool writes) {
+    if (!is_array(object)) return "a NumPy array";
+    if (!is_plain(object)) return "a C-contiguous, aligned array in native byte order";
+    if (writes && !(fields(object)->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
+        return "a writable array";
+    return nullptr;
+}
+
+// The array must outlive every use of the pointer.
+inline ArrayView view(py::handle object) {
+    const auto array = py::reinterpret_borrow<py::array>(object);
     return {const_cast<void*>(array.data()), array.size(), array.itemsize(),
             array.ndim() > 0 ? array.shape(0) : 1};
 }
 
-inline bool holds(py::handle object, Element element, bool float64) {
-    const py::dtype dtype = py::reinterpret_borrow<py::array>(object).dtype();
-    const char kind = dtype.kind();
-    const auto bytes = dtype.itemsize();
+inline bool holds(py::handle array, char kind, int64_t bytes) {
+    const py::dtype dtype = py::reinterpret_borrow<py::array>(array).dtype();
+    return dtype.kind() == kind && dtype.itemsize() == bytes;
+}
+
+inline bool holds(py::handle array, Element element, bool float64) {
     switch (element) {
         case Element::kReal:
-            return kind == 'f' && bytes == (float64 ? 8 : 4);
+            return holds(array, 'f', float64 ? 8 : 4);
         case Element::kFloat64:
-            return kind == 'f' && bytes == 8;
+            return holds(array, 'f', 8);
         case Element::kInt32:
-            return kind == 'i' && bytes == 4;
+            return holds(array, 'i', 4);
         case Element::kInt64:
-            return kind == 'i' && bytes == 8;
+            return holds(array, 'i', 8);
         case Element::kAny:
             return true;
     }

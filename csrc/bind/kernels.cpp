@@ -12,34 +12,95 @@ namespace {
 
 constexpr size_t kMostArguments = 16;
 
-void run_kernel(const std::string& name, const Spec& spec, int64_t n, const std::string& dtype,
-                const py::tuple& arrays) {
-    const KernelInfo& kernel = find_kernel(name);
-    const std::vector<Count> counts = kernel.counts(spec, n);
-    const bool float64 = dtype == "float64";
-    expect(float64 || dtype == "float32", name, "dtype float32 or float64");
-    expect(n >= 0, name, "n >= 0");
-    expect(arrays.size() == counts.size() && counts.size() <= kMostArguments, name,
-           "another number of arguments");
-    void* pointers[kMostArguments];
-    for (size_t i = 0; i < counts.size(); ++i) {
-        const py::handle object = arrays[i];
-        const Argument& argument = kernel.arguments[i];
-        if (object.is_none()) {
-            expect(counts[i].optional, name + ": " + argument.name, "an array, not None");
-            pointers[i] = nullptr;
-            continue;
-        }
-        const std::string who = name + ": " + argument.name;
-        const ArrayView array = view(object, argument.writes, who);
-        expect(holds(object, argument.element, float64), who, "another dtype");
-        expect(!counts[i].any, who, "a kernel with arguments of known length");
-        expect(array.elements == counts[i].elements, who, "another number of elements");
-        pointers[i] = array.data;
+// Everything that a kernel call is made of, checked as memory safety needs; the results, which come
+// after the inputs, are arrays of the caller's or made here.
+class Call {
+ public:
+    Call(const std::string& name, py::handle spec, int64_t n, bool float64)
+        : kernel_(find_kernel(name)),
+          spec_(to_spec(spec)),
+          n_(n),
+          float64_(float64),
+          counts_(kernel_.counts(spec_, n)) {
+        if (n < 0) fail(name, "n >= 0");
+        if (counts_.size() > kMostArguments) fail(name, "fewer arguments");
     }
-    const Context context{num_threads()};
-    py::gil_scoped_release release;
-    (float64 ? kernel.call_float64 : kernel.call_float32)(backend(), context, spec, n, pointers);
+
+    void add(py::handle object) {
+        if (taken_ == counts_.size()) fail(kernel_.name, "fewer arguments");
+        const Argument& argument = kernel_.arguments[taken_];
+        const Count& count = counts_[taken_];
+        void*& pointer = pointers_[taken_++];
+        if (object.is_none()) {
+            if (!count.optional) refuse(argument, "an array, not None");
+            pointer = nullptr;
+            return;
+        }
+        if (const char* expected = objection(object, argument.writes)) refuse(argument, expected);
+        if (!holds(object, argument.element, float64_)) refuse(argument, "another dtype");
+        const ArrayView array = view(object);
+        if (count.any || array.elements != count.elements)
+            refuse(argument, "another number of elements");
+        pointer = array.data;
+    }
+
+    void run() const {
+        if (taken_ != counts_.size()) fail(kernel_.name, "more arguments");
+        const Context context{num_threads()};
+        py::gil_scoped_release release;
+        (float64_ ? kernel_.call_float64 : kernel_.call_float32)(backend(), context, spec_, n_,
+                                                                 pointers_);
+    }
+
+ private:
+    [[noreturn]] void refuse(const Argument& argument, const char* expected) const {
+        fail(kernel_.name + ": " + argument.name, expected);
+    }
+
+    const KernelInfo& kernel_;
+    Spec spec_;
+    int64_t n_;
+    bool float64_;
+    std::vector<Count> counts_;
+    size_t taken_ = 0;
+    void* pointers_[kMostArguments];
+};
+
+bool is_float64(const std::string& dtype) {
+    expect(dtype == "float64" || dtype == "float32", "dtype", "float32 or float64");
+    return dtype == "float64";
+}
+
+void run_kernel(const std::string& name, const py::object& spec, int64_t n,
+                const std::string& dtype, const py::tuple& arrays) {
+    Call call(name, spec, n, is_float64(dtype));
+    for (const py::handle array : arrays) call.add(array);
+    call.run();
+}
+
+py::array compute(const std::string& name, const py::object& spec, int64_t n,
+                  const std::string& dtype, const py::sequence& inputs,
+                  const std::vector<py::ssize_t>& shape) {
+    const bool float64 = is_float64(dtype);
+    Call call(name, spec, n, float64);
+    for (const py::handle input : inputs) call.add(input);
+    const py::array result(float64 ? py::dtype::of<double>() : py::dtype::of<float>(), shape);
+    call.add(result);
+    call.run();
+    return result;
+}
+
+bool ready(const py::tuple& values, bool last_optional) {
+    const size_t count = values.size();
+    bool float64 = false;
+    for (size_t i = 0; i < count; ++i) {
+        const py::handle value = values[i];
+        if (value.is_none() && last_optional && i > 0 && i + 1 == count) continue;
+        if (!is_array(value) || !is_plain(value)) return false;
+        if (i == 0) float64 = holds(value, 'f', 8);
+        if (!holds(value, Element::kReal, float64)) return false;
+    }
+    return true;
 }
 
 }  // namespace
@@ -48,6 +109,12 @@ void bind_kernels(py::module_& m) {
     m.def("run_kernel", &run_kernel, py::arg("name"), py::arg("spec"), py::arg("n"),
           py::arg("dtype"), py::arg("arrays"),
           "Runs the kernel `name` on n samples; None stands for an optional array.");
+    m.def("compute", &compute, py::arg("name"), py::arg("spec"), py::arg("n"), py::arg("dtype"),
+          py::arg("inputs"), py::arg("shape"), "Runs a kernel with one result and returns it.");
+    m.def(
+        "ready", &ready, py::arg("values"), py::arg("last_optional"),
+        "Whether all values are arrays of one float dtype that kernels take as they are; the last "
+        "may be None if it is optional.");
     m.def("kernel_names", [] {
         std::vector<std::string> names;
         for (const KernelInfo& kernel : kernel_list()) names.push_back(kernel.name);

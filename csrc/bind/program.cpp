@@ -14,7 +14,7 @@ namespace {
 
 // A program and the arrays that it points to.
 class BoundProgram {
-   public:
+ public:
     explicit BoundProgram(const std::string& dtype) : program_(dtype == "float64") {
         expect(dtype == "float32" || dtype == "float64", "program", "dtype float32 or float64");
     }
@@ -28,8 +28,9 @@ class BoundProgram {
     int state(int64_t item_bytes, int64_t elements) {
         return program_.add_value(Place::kState, item_bytes, elements, false);
     }
-    void node(const std::string& kernel, const Spec& spec, const std::vector<int>& arguments) {
-        program_.add_node(kernel, spec, arguments);
+    void node(const std::string& kernel, const py::object& spec,
+              const std::vector<int>& arguments) {
+        program_.add_node(kernel, to_spec(spec), arguments);
     }
 
     // State: all elements; the source of a gather and what is fed: whole rows.
@@ -42,7 +43,8 @@ class BoundProgram {
                     writes |= node.kernel->arguments[i].writes;
                     source |= node.kernel->arguments[i].element == Element::kAny;
                 }
-        const ArrayView a = view(array, writes, "program");
+        if (const char* expected = objection(array, writes)) fail("program", expected);
+        const ArrayView a = view(array);
         expect(a.item_bytes == value.item_bytes, "program", "an array of another dtype");
         const bool rows = value.place == Place::kFed || source;
         expect(a.elements == value.elements * (rows ? a.rows : 1), "program",
@@ -64,7 +66,7 @@ class BoundProgram {
     int64_t arena_bytes(int64_t n) const { return program_.arena_bytes(n); }
     int64_t unshared_bytes(int64_t n) const { return program_.unshared_bytes(n); }
 
-   private:
+ private:
     Program program_;
     std::map<int, py::array> arrays_;
 };

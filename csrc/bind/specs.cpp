@@ -43,6 +43,28 @@ void bind_spec(py::module_& m, const char* name, std::pair<const char*, M S::*>.
     });
 }
 
+// The Python class of each alternative of Spec, in order. A look-up here is many times faster than
+// trying to convert to one after the other.
+PyTypeObject* spec_types[std::variant_size_v<Spec>];
+
+template <size_t... I>
+void remember_types(std::index_sequence<I...>) {
+    ((spec_types[I] = reinterpret_cast<PyTypeObject*>(
+          py::type::of<std::variant_alternative_t<I, Spec>>().ptr())),
+     ...);
+}
+
+template <size_t I = 0>
+Spec to_spec_from(py::handle object) {
+    if constexpr (I == std::variant_size_v<Spec>) {
+        throw py::type_error("expected a spec");
+    } else {
+        if (Py_TYPE(object.ptr()) == spec_types[I])
+            return py::cast<const std::variant_alternative_t<I, Spec>&>(object);
+        return to_spec_from<I + 1>(object);
+    }
+}
+
 #define FIELD(S, name) std::make_pair(#name, &S::name)
 
 }  // namespace
@@ -51,8 +73,8 @@ void bind_specs(py::module_& m) {
 #define F(name) FIELD(Conv2d, name)
     bind_spec<Conv2d>(m, "Conv2d", F(height), F(width), F(channels), F(kernel_height),
                       F(kernel_width), F(filters), F(groups), F(stride_height), F(stride_width),
-                      F(dilation_height), F(dilation_width), F(pad_top), F(pad_left),
-                      F(out_height), F(out_width));
+                      F(dilation_height), F(dilation_width), F(pad_top), F(pad_left), F(out_height),
+                      F(out_width));
 #undef F
 #define F(name) FIELD(Dense, name)
     bind_spec<Dense>(m, "Dense", F(rows), F(inputs), F(units));
@@ -83,6 +105,9 @@ void bind_specs(py::module_& m) {
     bind_spec<Sgd>(m, "Sgd", FIELD(Sgd, size), FIELD(Sgd, momentum), FIELD(Sgd, nesterov));
     bind_spec<Adam>(m, "Adam", FIELD(Adam, size), FIELD(Adam, beta_1), FIELD(Adam, beta_2),
                     FIELD(Adam, epsilon));
+    remember_types(std::make_index_sequence<std::variant_size_v<Spec>>());
 }
+
+Spec to_spec(py::handle object) { return to_spec_from(object); }
 
 }  // namespace convkit

@@ -22,15 +22,15 @@ constexpr double kCheap = 0.15, kCostly = 0.6;  // nanoseconds per value
 template <class T, class F>
 void map(const Context& context, int64_t count, double cost, const T* x, T* y, F f) {
     parallel_for(context, count, cost, [&](int64_t begin, int64_t end) {
-        for_each_vector<T>(begin, end,
-                           [&](int64_t i, auto part) { put(y + i, f(get(x + i, part)), part); });
+        for_each_vector(y, begin, end,
+                        [&](int64_t i, auto part) { put(y + i, f(get(x + i, part)), part); });
     });
 }
 
 template <class T, class F>
 void map(const Context& context, int64_t count, double cost, const T* a, const T* b, T* y, F f) {
     parallel_for(context, count, cost, [&](int64_t begin, int64_t end) {
-        for_each_vector<T>(begin, end, [&](int64_t i, auto part) {
+        for_each_vector(y, begin, end, [&](int64_t i, auto part) {
             put(y + i, f(get(a + i, part), get(b + i, part)), part);
         });
     });

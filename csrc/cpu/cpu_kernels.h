@@ -13,7 +13,7 @@ namespace CONVKIT_ISA {
 #include "kernels.inc"
 #undef KERNEL
 
-#define INSTANTIATE(name)                      \
+#define INSTANTIATE(name)                       \
     template decltype(name<float>) name<float>; \
     template decltype(name<double>) name<double>;
 

@@ -14,7 +14,7 @@ namespace CONVKIT_ISA {
 template <class T>
 void add(const Context& context, const Elementwise& s, int64_t n, const T* a, const T* b, T* y) {
     parallel_for(context, n * s.size, 0.15, [&](int64_t begin, int64_t end) {
-        for_each_vector<T>(begin, end, [&](int64_t i, auto part) {
+        for_each_vector(y, begin, end, [&](int64_t i, auto part) {
             put(y + i, get(a + i, part) + get(b + i, part), part);
         });
     });

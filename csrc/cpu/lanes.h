@@ -11,9 +11,10 @@ namespace convkit {
 namespace CONVKIT_ISA {
 
 // ---- a loop with a tail -------------------------------------------------------------------------
-// for_each_vector<T>(begin, end, [&](int64_t i, auto part) { put(y + i, f(get(x + i, part)), part);
-// }); the last vector may be a part of one. Lanes see the same instructions wherever they stand, so
-// the bits do not depend on where the work was cut.
+// for_each_vector(y, begin, end, [&](int64_t i, auto part) { put(y + i, f(get(x + i, part)), part);
+// }); the last vector may be a part of one, and so may the first: from then on y is aligned, since
+// a vector across two cache lines costs twice. Lanes see the same instructions wherever they stand,
+// so the bits do not depend on where the work was cut.
 struct Whole {};
 struct Part {
     int64_t count;
@@ -37,8 +38,14 @@ static inline void put(T* p, Vec<T> v, Part part) {
 }
 
 template <class T, class Body>
-static inline void for_each_vector(int64_t begin, int64_t end, Body body) {
+static inline void for_each_vector(const T* y, int64_t begin, int64_t end, Body body) {
     int64_t i = begin;
+    const auto beyond = static_cast<int64_t>(reinterpret_cast<uintptr_t>(y + begin) % kVectorBytes);
+    if (const int64_t head = (kVectorBytes - beyond) / static_cast<int64_t>(sizeof(T));
+        beyond != 0 && head > 0 && begin + head < end) {
+        body(i, Part{head});
+        i += head;
+    }
     for (; i + kLanes<T> <= end; i += kLanes<T>) body(i, Whole{});
     if (i < end) body(i, Part{end - i});
 }

@@ -25,7 +25,7 @@ void sgd(const Context& context, const Sgd& s, int64_t, const T* learning_rate, 
          T* velocity, T* parameter) {
     const T rate = learning_rate[0], momentum = static_cast<T>(s.momentum);
     parallel_for(context, s.size, 0.3, [&](int64_t begin, int64_t end) {
-        for_each_vector<T>(begin, end, [&](int64_t i, auto part) {
+        for_each_vector(parameter, begin, end, [&](int64_t i, auto part) {
             Vec<T> change = -(get(gradient + i, part) * rate);
             if (velocity) {
                 const Vec<T> v = get(velocity + i, part) * momentum + change;
@@ -47,7 +47,7 @@ void adam(const Context& context, const Adam& s, int64_t, const T* learning_rate
     const T rest_1 = static_cast<T>(1 - s.beta_1), rest_2 = static_cast<T>(1 - s.beta_2);
     const T epsilon = static_cast<T>(s.epsilon);
     parallel_for(context, s.size, 0.6, [&](int64_t begin, int64_t end) {
-        for_each_vector<T>(begin, end, [&](int64_t i, auto part) {
+        for_each_vector(parameter, begin, end, [&](int64_t i, auto part) {
             const Vec<T> g = get(gradient + i, part);
             Vec<T> first = get(m + i, part), second = get(v + i, part);
             first += (g - first) * rest_1;

@@ -9,6 +9,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace convkit {
 namespace CONVKIT_ISA {
 
@@ -42,17 +46,37 @@ static inline void store(T* p, Vec<T> v) {
     std::memcpy(p, &v, sizeof v);
 }
 
-// The first `count` lanes (0 < count < kLanes); the others are zero. Never reads beyond p[count-1].
+// The first `count` lanes (0 < count < kLanes); the others are zero. Never touches more memory than
+// these, with a mask where the processor has them.
 template <class T>
 static inline Vec<T> load_partial(const T* p, int64_t count) {
+#if defined(__AVX512F__)
+    const auto mask = (1u << count) - 1;
+    if constexpr (sizeof(T) == 4) {
+        return reinterpret_cast<Vec<T>>(_mm512_maskz_loadu_epi32(static_cast<__mmask16>(mask), p));
+    } else {
+        return reinterpret_cast<Vec<T>>(_mm512_maskz_loadu_epi64(static_cast<__mmask8>(mask), p));
+    }
+#else
     Vec<T> v{};
     std::memcpy(&v, p, static_cast<size_t>(count) * sizeof(T));
     return v;
+#endif
 }
 
 template <class T>
 static inline void store_partial(T* p, Vec<T> v, int64_t count) {
+#if defined(__AVX512F__)
+    const auto mask = (1u << count) - 1;
+    const auto bits = reinterpret_cast<__m512i>(v);
+    if constexpr (sizeof(T) == 4) {
+        _mm512_mask_storeu_epi32(p, static_cast<__mmask16>(mask), bits);
+    } else {
+        _mm512_mask_storeu_epi64(p, static_cast<__mmask8>(mask), bits);
+    }
+#else
     std::memcpy(p, &v, static_cast<size_t>(count) * sizeof(T));
+#endif
 }
 
 template <class T>

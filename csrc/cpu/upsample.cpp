@@ -89,7 +89,7 @@ void bilinear(const Context& context, const Upsample2d& s, int64_t n, const T* x
             for (int64_t row = begin; row < end; ++row) {
                 const T* image = x + row / out_height * s.input_size();
                 const Source<T> rows = source<T>(row % out_height, s.scale_height, s.height);
-                for_each_vector<T>(0, line, [&](int64_t i, auto part) {
+                for_each_vector(mixed, 0, line, [&](int64_t i, auto part) {
                     const Vec<T> a = get(image + rows.first * line + i, part);
                     const Vec<T> b = get(image + rows.second * line + i, part);
                     put(mixed + i, a * (1 - rows.share) + b * rows.share, part);
@@ -123,7 +123,7 @@ void backward(const Context& context, const Upsample2d& s, int64_t n, const T* d
             const Outputs rows =
                 s.bilinear ? outputs(in_row, s.scale_height, s.height)
                            : Outputs{in_row * s.scale_height, (in_row + 1) * s.scale_height};
-            for_each_vector<T>(0, line, [&](int64_t i, auto part) {
+            for_each_vector(gathered, 0, line, [&](int64_t i, auto part) {
                 Vec<T> v{};
                 for (int64_t out = rows.begin; out < rows.end; ++out) {
                     const T share = s.bilinear
