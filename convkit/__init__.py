@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 try:
     from convkit import _core as _core
 except ImportError as error:
-    if getattr(error, "name", None) not in ("convkit._core", None) or "_core" not in str(error):
-        raise
+    if not isinstance(error, ModuleNotFoundError) and "cannot import name" not in str(error):
+        raise  # it is there, and says itself what is wrong
     raise ImportError(
         "convkit: the compiled part (convkit._core) is missing. Python found the sources rather "
         "than an installed package: run `pip install .` (or `pip install -e .` to work on them) "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -69,44 +71,51 @@ class History(Callback):
 class ProgressBar(Callback):
     """One bar per epoch, on standard error: step, time left, running loss and metrics.
 
+    What stays of an epoch is one line with its time, loss, metrics and validation.
+
     Args:
-        one_line: no bar, but a line per epoch (`verbose=2`).
+        bar: whether a bar moves while the epoch runs.
     """
 
-    def __init__(self, one_line: bool = False) -> None:
-        self.one_line = one_line
+    def __init__(self, bar: bool = True) -> None:
+        self.bar = bar
         self._bar: Any = None
+        self._start = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._start = time.perf_counter()
+        if not self.bar:
+            return
         from tqdm import tqdm
 
-        epochs = self.params["epochs"]
-        if not self.one_line:
-            print(f"Epoch {epoch + 1}/{epochs}", file=sys.stderr)
+        # Asked of the terminal, and 80 columns where it does not know.
+        columns = shutil.get_terminal_size().columns
         self._bar = tqdm(
             total=self.params["steps"],
-            disable=self.one_line,
-            unit="step",
-            dynamic_ncols=True,
-            bar_format="{n_fmt}/{total_fmt} {bar:20} {elapsed}<{remaining}, {rate_fmt}{postfix}",
+            desc=self._title(epoch),
+            leave=False,
+            ncols=columns,
+            bar_format="{desc} {n_fmt}/{total_fmt} {bar} {elapsed}<{remaining}{postfix}",
         )
+
+    def _title(self, epoch: int) -> str:
+        return f"Epoch {epoch + 1}/{self.params['epochs']}"
 
     def progress(self, step: int, logs: Logs) -> None:
         """Moves the bar to a step."""
-        self._bar.set_postfix_str(describe(logs), refresh=False)
-        self._bar.update(step - self._bar.n)
+        if self._bar is not None:
+            self._bar.set_postfix_str(describe(logs), refresh=False)
+            self._bar.update(step - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        self.close(logs)
-        if self.one_line:
-            epochs = self.params["epochs"]
-            print(f"Epoch {epoch + 1}/{epochs} - {describe(logs or {})}", file=sys.stderr)
+        self.close()
+        seconds = time.perf_counter() - self._start
+        line = f"{self._title(epoch)} - {seconds:.1f} s - {describe(logs or {})}"
+        print(line, file=sys.stderr, flush=True)
 
-    def close(self, logs: Logs | None = None) -> None:
-        """Leaves the bar as it stands, with the last logs."""
+    def close(self) -> None:
+        """Takes the bar away."""
         if self._bar is not None:
-            if logs:
-                self._bar.set_postfix_str(describe(logs))
             self._bar.close()
             self._bar = None
 

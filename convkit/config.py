@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from convkit import _core
-from convkit.geometry import choice, integer
+from convkit.geometry import choice, fail, integer
+
+# More than any machine has; OpenMP ends the process where it cannot start as many as asked for.
+MOST_THREADS = 1024
 
 _floatx = "float32"
 
@@ -12,9 +15,12 @@ def set_num_threads(threads: int) -> None:
     """Sets how many threads kernels and programs use at most. Results do not depend on it.
 
     Args:
-        threads: at least 1.
+        threads: 1 .. 1024.
     """
-    _core.set_num_threads(integer("set_num_threads", "threads", threads, 1))
+    number = integer("set_num_threads", "threads", threads, 1)
+    if number > MOST_THREADS:
+        raise fail("set_num_threads", f"threads to be at most {MOST_THREADS}", number)
+    _core.set_num_threads(number)
 
 
 def get_num_threads() -> int:

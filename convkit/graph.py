@@ -71,7 +71,8 @@ class Symbol:
         place: "arena" (the result of a node), "fed" (one row per sample, given at each run),
             "source" (an array from which rows are gathered) or "state" (a variable).
         node, variable: what makes it, what it stands for.
-        history: (layer, inputs) if a layer's call returned it.
+        history: (layer, x) if a layer's call on x, a symbol or a list of them, returned it; x is
+            None for a model's input.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Symbol:
         self.node = node
         self.variable = variable
         self.name = name
-        self.history: tuple[Any, list[Symbol]] | None = None
+        self.history: tuple[Any, Symbol | list[Symbol] | None] | None = None
 
     @property
     def ndim(self) -> int:
@@ -145,8 +146,8 @@ def call(
 ) -> list[Any]:
     """Runs a kernel on arrays, or records it where an input is a symbol.
 
-    Inputs are all symbols or all arrays, but for None. An output is the shape of a result to make, an array to write to, or None for a result that
-    nobody needs. Returns the outputs in order.
+    Inputs are all symbols or all arrays, but for None. An output is the shape of a result to make,
+    an array to write to, or None for a result that nobody needs. Returns the outputs in order.
     """
     if isinstance(inputs[0], Symbol):
         node = Node(kernel, spec, inputs, [])

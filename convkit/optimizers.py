@@ -113,7 +113,7 @@ class Adam(Optimizer):
     Args:
         learning_rate: at least 0.
         beta_1, beta_2: 0 <= beta < 1, decay of the first and second moments.
-        epsilon: above 0, added to the square root of the second moment.
+        epsilon: at least 0, added to the square root of the second moment.
     """
 
     def __init__(

@@ -96,6 +96,11 @@ class Program:
         """
         self.native.bind(self._ids[id(root(symbol))], array)
 
+    def unbind(self, *symbols: Symbol) -> None:
+        """Lets go of the arrays bound to these symbols."""
+        for symbol in symbols:
+            self.native.unbind(self._ids[id(root(symbol))])
+
     def run(self, begin: int, end: int, batch_size: int, seconds: float = float("inf")) -> int:
         """Runs samples begin .. end in steps of batch_size; the last may be smaller.
 

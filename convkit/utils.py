@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import random as python_random
 from typing import Any
 
@@ -27,9 +28,11 @@ def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:
     labels = np.asarray(x)
     if labels.dtype.kind not in "fiub":
         raise TypeError(f"to_categorical: expected whole numbers, got dtype {labels.dtype}")
+    if labels.dtype.kind == "f" and not (
+        np.isfinite(labels).all() and np.array_equal(labels, np.trunc(labels))
+    ):
+        raise geometry.fail("to_categorical", "whole numbers", "fractions, NaN or infinity")
     whole = labels.astype(np.int64)
-    if labels.dtype.kind == "f" and not np.array_equal(labels, whole):
-        raise geometry.fail("to_categorical", "whole numbers", "fractions")
     if whole.ndim > 1 and whole.shape[-1] == 1:
         whole = whole[..., 0]
     if num_classes is None:
@@ -53,7 +56,10 @@ def set_random_seed(seed: int) -> None:
     Args:
         seed: 0 .. 2**32 - 1.
     """
-    number = geometry.integer("set_random_seed", "seed", seed, 0) if seed < 2**31 else seed
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"set_random_seed: expected an integer, got {seed!r}") from None
     if not 0 <= number < 2**32:
         raise geometry.fail("set_random_seed", "a seed between 0 and 2**32 - 1", seed)
     python_random.seed(number)

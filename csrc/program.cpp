@@ -89,7 +89,12 @@ void Program::add_node(const std::string& name, const Spec& spec,
             continue;
         }
         const Value& value = values_[arguments[i]];
-        if (one[i].any) continue;
+        if (one[i].any) {
+            const Gather* gather = std::get_if<Gather>(&spec);
+            if (!gather || value.item_bytes * value.elements != gather->row_bytes())
+                bad_argument(name, argument.name, "has rows of another size");
+            continue;
+        }
         if (value.item_bytes != item_bytes(argument.element, float64_))
             bad_argument(name, argument.name, "has elements of another type");
         const int64_t first = value.elements;
@@ -255,12 +260,12 @@ int64_t Program::run(int64_t begin, int64_t end, int64_t batch_size, double seco
         if (value.place == Place::kFed && value.per_sample && value.rows < end)
             throw std::invalid_argument("program: a fed array has too few rows");
     }
-    check_indices(begin, end);
     reserve(std::min(batch_size, end - begin));
     const Clock::time_point start = Clock::now();
     Poll poll{poll_call};
     for (int64_t row = begin; row < end;) {
         const int64_t n = std::min(batch_size, end - row);
+        check_indices(row, row + n);
         step(row, n, poll);
         row += n;
         if (row < end && seconds_since(start) >= seconds) return row;

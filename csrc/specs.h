@@ -120,6 +120,11 @@ struct Gather {
     int64_t size;
     int64_t type;  // SourceType
     double scale;
+
+    int64_t row_bytes() const {
+        if (type == kUint8 || type == kBool) return size;
+        return size * (type == kInt32 || type == kFloat32 ? 4 : 8);
+    }
 };
 
 // Optimizers see a parameter as one flat array; n is 1.

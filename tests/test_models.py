@@ -94,7 +94,7 @@ def test_what_sequential_does_not_take():
     with pytest.raises(ValueError, match="at least one layer"):
         Sequential().pop()
     for empty in (Sequential(), Sequential([Input((4,))])):
-        with pytest.raises(ValueError, match="predict: expected .*layer"):
+        with pytest.raises(ValueError, match=r"predict: expected .*layer"):
             empty.predict(np.zeros((1, 4)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,8 @@ def run(arguments: argparse.Namespace) -> None:
     weights = model.get_weights()
     for batch in _INFERENCE_BATCHES:
         images = x[:batch]
-        ours = _median(lambda images=images, batch=batch: model.predict(images, batch))
-        plain = _median(lambda images=images: numpy_lenet(images, weights))
+        ours = _median(partial(model.predict, images, batch))
+        plain = _median(partial(numpy_lenet, images, weights))
         label = f"prediction of {batch} image{'s' if batch > 1 else ''}"
         print(f"{label:<34}{_time(ours):>12}{_time(plain):>12}{plain / ours:>9.1f} x", flush=True)
 
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _median(function: Callable[[], Any]) -> float:
     """Seconds that a call takes."""
     function()
-    times = []
+    times: list[float] = []
     end = time.perf_counter() + _SECONDS
     while not times or time.perf_counter() < end:
         start = time.perf_counter()
@@ -77,15 +78,19 @@ def numpy_lenet(x: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
         x = np.maximum(x @ kernel + bias, 0)
     x = x @ weights[8] + weights[9]
     x = np.exp(x - x.max(axis=1, keepdims=True))
-    return x / x.sum(axis=1, keepdims=True)
+    x /= x.sum(axis=1, keepdims=True)
+    return x
 
 
 def _convolved(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     windows = sliding_window_view(x, kernel.shape[:2], (1, 2)).transpose(0, 1, 2, 4, 5, 3)
     rows = windows.reshape(-1, kernel[..., 0].size)
-    return (rows @ kernel.reshape(-1, kernel.shape[3])).reshape(*windows.shape[:3], -1)
+    y: np.ndarray = rows @ kernel.reshape(-1, kernel.shape[3])
+    return y.reshape(*windows.shape[:3], -1)
 
 
 def _pooled(x: np.ndarray) -> np.ndarray:
     n, height, width, channels = x.shape
-    return x.reshape(n, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+    windows = x.reshape(n, height // 2, 2, width // 2, 2, channels)
+    pooled: np.ndarray = windows.max(axis=(2, 4))
+    return pooled

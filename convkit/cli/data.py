@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from convkit.datasets import Split
 NAMES = ("digits", "mnist", "fashion_mnist")
 
 _DIGITS = tuple("0123456789")
-_IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte") + (
+_IDX = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
@@ -26,7 +29,7 @@ _BORDER = 2
 
 @dataclass(frozen=True)
 class Data:
-    """Images (N, size, size, 1), float32, 0 (background) to 1 (ink); labels (N,), int32."""
+    """Images (N, size, size, 1), float32, -1 (background) to 1 (ink); labels (N,), int32."""
 
     name: str
     known: bool  # one of NAMES, so that it can be found again by its name
@@ -57,7 +60,7 @@ def load(data: str, size: int) -> Data:
             train, test = fashion_mnist.load_data()
         else:
             train, test = _from_path(Path(data).expanduser())
-    except (ValueError, zipfile.BadZipFile) as error:
+    except ValueError as error:
         raise CommandError(str(error)) from None
     parts = [_prepare(data, *part, size) for part in (train, test)]
     known = data in NAMES
@@ -86,20 +89,27 @@ def _from_path(path: Path) -> tuple[Split, Split]:
 
         x_train, y_train, x_test, y_test = (read_idx(_idx_file(path, name)) for name in _IDX)
     elif path.suffix == ".npz" and path.is_file():
-        with np.load(path, allow_pickle=False) as arrays:
-            missing = [name for name in _ARRAYS if name not in arrays]
-            if missing:
-                raise CommandError(
-                    f"{path}: expected the arrays {', '.join(_ARRAYS)}, got "
-                    f"{', '.join(arrays.files) or 'none'}"
-                )
-            x_train, y_train, x_test, y_test = (arrays[name] for name in _ARRAYS)
+        x_train, y_train, x_test, y_test = _from_npz(path)
     else:
         raise CommandError(
             f"--data: expected {', '.join(NAMES)}, a folder of IDX files or an .npz file, "
             f"got {str(path)!r}{'' if path.exists() else ', which does not exist'}"
         )
     return (x_train, y_train), (x_test, y_test)
+
+
+def _from_npz(path: Path) -> list[np.ndarray]:
+    try:
+        with open(path, "rb") as file, np.lib.npyio.NpzFile(file) as arrays:
+            missing = [name for name in _ARRAYS if name not in arrays]
+            if missing:
+                raise CommandError(
+                    f"{path}: expected the arrays {', '.join(_ARRAYS)}, got "
+                    f"{', '.join(arrays.files) or 'none'}"
+                )
+            return [arrays[name] for name in _ARRAYS]
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise CommandError(f"{path}: expected an .npz file of numbers ({error})") from None
 
 
 def _idx_file(folder: Path, name: str) -> Path:
@@ -130,7 +140,7 @@ def _prepare(data: str, images: np.ndarray, labels: np.ndarray, size: int) -> Sp
 
 
 def _pixels(data: str, images: np.ndarray, size: int) -> np.ndarray:
-    """(N, size, size, 1), float32, 0 to 1: bytes are divided by 255, fractions taken as they are."""
+    """(N, size, size, 1), float32, -1 to 1, of bytes or of fractions from 0 to 1."""
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
     inner = size - 2 * _BORDER
@@ -153,4 +163,10 @@ def _pixels(data: str, images: np.ndarray, size: int) -> np.ndarray:
         pixels /= np.float32(largest)
     if bordered:
         pixels = np.pad(pixels, ((0, 0), (_BORDER, _BORDER), (_BORDER, _BORDER)))
-    return pixels[..., np.newaxis]
+    return centred(pixels[..., np.newaxis])
+
+
+def centred(pixels: np.ndarray) -> np.ndarray:
+    """0 .. 1 as -1 .. 1: inputs on both sides of zero train better (LeCun et al., Efficient
+    BackProp, 1998)."""
+    return pixels * np.float32(2) - np.float32(1)

@@ -11,7 +11,7 @@ from convkit.cli.errors import CommandError
 
 # MNIST's way: the ink fits into 20 x 20 pixels, and its centre of mass into the middle of 28 x 28.
 _MNIST_SIZE, _MNIST_INK = 28, 20
-# The way of the digits inside the package: the ink fills 32 x 32, of which 8 x 8 blocks are counted.
+# The way of the digits inside the package: ink fills 32 x 32, of which 8 x 8 blocks are counted.
 _DIGITS_SIZE, _DIGITS_BLOCK = 32, 4
 # Strokes thinner than this share of the ink's longer side are thickened to it. MNIST's have some
 # 0.12, rarely less than 0.09; those of the digits inside the package are thicker.
@@ -74,12 +74,13 @@ def read_grey(path: Path) -> np.ndarray:
 
 
 def _flatten(rgba: np.ndarray) -> np.ndarray:
-    """Grey from colour with transparency, on white or black: whichever what is drawn stands out on."""
-    grey = rgba[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
-    alpha = rgba[..., 3]
+    """Grey from colour with transparency, on white or black: on which the drawing stands out."""
+    grey: np.ndarray = rgba[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
+    alpha: np.ndarray = rgba[..., 3]
     drawn = float(alpha.sum())
     background = 0.0 if drawn and float((grey * alpha).sum()) / drawn > 0.5 else 1.0
-    return grey * alpha + background * (1 - alpha)
+    flat: np.ndarray = grey * alpha + background * (1 - alpha)
+    return flat
 
 
 def find_ink(path: Path, grey: np.ndarray) -> np.ndarray:
@@ -99,8 +100,13 @@ def find_ink(path: Path, grey: np.ndarray) -> np.ndarray:
     ink = np.clip(ink / contrast, 0, 1)
     noise = float(np.median(np.abs(border - background))) / contrast
     ink[ink < min(_FAINT + _NOISE * noise, 0.5)] = 0
+    return _cropped(ink)
+
+
+def _cropped(ink: np.ndarray) -> np.ndarray:
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    part: np.ndarray = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return part
 
 
 def _resize(ink: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -135,9 +141,7 @@ def _thicken(ink: np.ndarray, least: float) -> np.ndarray:
     image = Image.fromarray(np.rint(grown * 255).astype(np.uint8))
     # A filter of size 2 k + 1 adds k pixels on either side of a stroke.
     image = image.filter(ImageFilter.MaxFilter(2 * ((missing + 1) // 2) + 1))
-    grown = np.asarray(image, np.float32) / 255
-    rows, columns = np.flatnonzero(grown.any(axis=1)), np.flatnonzero(grown.any(axis=0))
-    return grown[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return _cropped(np.asarray(image, np.float32) / 255)
 
 
 def _stroke_width(ink: np.ndarray) -> float:

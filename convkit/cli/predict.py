@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import convkit
-from convkit.cli import images, trained
+from convkit.cli import data, images, trained
 from convkit.cli.errors import CommandError
 from convkit.cli.train import check_plot
 
@@ -30,7 +30,8 @@ def run(arguments: argparse.Namespace) -> None:
     inputs, failed = [], 0
     for name in arguments.images:
         try:
-            inputs.append(images.read(Path(name).expanduser(), description.data, description.size))
+            ink = images.read(Path(name).expanduser(), description.data, description.size)
+            inputs.append(data.centred(ink))
         except CommandError as error:
             print(f"convkit: error: {error}", file=sys.stderr)
             failed += 1

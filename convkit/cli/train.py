@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         epochs=epochs,
         validation_data=dataset.test,
         validation_batch_size=256,
-        verbose=0 if arguments.quiet else 1 if sys.stderr.isatty() else 2,
+        verbose=0 if arguments.quiet else _verbosity(),
     )
     seconds = time.perf_counter() - start
     report(model, dataset.test)
@@ -67,6 +67,14 @@ def run(arguments: argparse.Namespace) -> None:
             model, history, *dataset.test, class_names=dataset.class_names, path=plot_target
         )
         print(f"Picture saved to {plot_target}")
+
+
+def _verbosity() -> int:
+    """1, a bar, on a terminal that says how large it is; else 2, a line per epoch."""
+    try:
+        return 1 if all(os.get_terminal_size(sys.stderr.fileno())) else 2
+    except (OSError, ValueError):
+        return 2
 
 
 def report(model: Any, test: Any) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from convkit.cli.data import NAMES
 from convkit.cli.errors import CommandError
 from convkit.cli.parser import VARIANTS
 from convkit.models import Sequential, files, zoo
@@ -64,9 +65,9 @@ def _parse(path: Path, metadata: dict[str, Any] | None) -> Description:
         fields = dict(metadata or {})
         names = tuple(str(name) for name in fields.pop("class_names"))
         description = Description(class_names=names, **fields)
-        whole = description.size == input_size(description.model) and len(names) > 1
+        known = description.model in VARIANTS and description.data in (None, *NAMES)
     except (KeyError, TypeError):
-        whole = False
-    if not whole or description.model not in VARIANTS:
+        known = False
+    if not known or description.size != input_size(description.model) or len(names) < 2:
         raise CommandError(f"{path}: expected weights that convkit train saved, got others")
     return description

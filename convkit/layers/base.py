@@ -17,9 +17,9 @@ from convkit.graph import Symbol, Variable
 _names: Counter[str] = Counter()
 
 
-def unique_name(cls: type) -> str:
-    """conv2d, conv2d_1, conv2d_2, … as Keras counts them."""
-    base = re.sub(r"(?<=[a-z])([A-Z])|(?<=[A-Z])([A-Z][a-z])", r"_\1\2", cls.__name__)
+def unique_name(kind: str) -> str:
+    """conv2d, conv2d_1, conv2d_2, … as Keras counts them, for "Conv2D"."""
+    base = re.sub(r"(?<=[a-z])([A-Z])|(?<=[A-Z])([A-Z][a-z])", r"_\1\2", kind)
     base = base.replace("2_D", "2D").lower()
     number = _names[base]
     _names[base] += 1
@@ -54,7 +54,7 @@ class Layer:
         dtype: str | None = None,
         input_shape: Sequence[int] | None = None,
     ) -> None:
-        self.name = name or unique_name(type(self))
+        self.name = name or unique_name(type(self).__name__)
         self.trainable = trainable
         self.dtype = geometry.choice(
             self.name, "dtype", dtype or config.floatx(), ("float32", "float64")
@@ -64,8 +64,7 @@ class Layer:
             self.batch_input_shape = (None, *sample_shape(self.name, input_shape))
         self.built = False
         self._variables: list[Variable] = []
-        self.input_shape: Any = None
-        self.output_shape: Any = None
+        self.output: Symbol | None = None  # of the last call on symbols
 
     def add_weight(
         self, name: str, shape: Shape, initializer: Any, trainable: bool = True
@@ -81,7 +80,8 @@ class Layer:
         return variable
 
     def build(self, input_shape: Any) -> None:
-        """Makes the weights for inputs of this shape, the batch included."""
+        """Makes the weights for inputs of this shape, the batch included, and sets `built`."""
+        self.built = True
 
     def call(self, x: Any) -> Any:
         """The layer's function; may take `training` as a second argument."""
@@ -89,18 +89,17 @@ class Layer:
 
     def __call__(self, x: Any, training: bool = False) -> Any:
         values = list(x) if isinstance(x, (list, tuple)) else [x]
-        symbolic = graph.is_symbolic(values)
-        if not symbolic:
-            values = [graph.array_of(value) for value in values]
-            x = [np.asarray(v) for v in values] if isinstance(x, (list, tuple)) else np.asarray(x)
+        if not graph.is_symbolic(values):
+            arrays = [np.asarray(graph.array_of(value), self.dtype) for value in values]
+            x = arrays if isinstance(x, (list, tuple)) else arrays[0]
+            self.ensure_built(input_shape_of(x))
+            return self.run(x, training)
         self.ensure_built(input_shape_of(x))
         y = self.run(x, training)
-        if not symbolic:
-            return y
-        self.output_shape = tuple(y.shape)
         if y.history is not None or any(y is value for value in values):
             y = graph.reshape(y, y.shape)  # a symbol of this layer's own
-        y.history = (self, values)
+        y.history = (self, x)
+        self.output = y
         return y
 
     def run(self, x: Any, training: bool) -> Any:
@@ -114,7 +113,6 @@ class Layer:
         if not self.built:
             self.build(input_shape)
             self.built = True
-        self.input_shape = input_shape
 
     def compute_output_shape(self, input_shape: Any) -> Shape:
         """The output's shape for inputs of this shape (the batch first, None for any size)."""
@@ -125,6 +123,19 @@ class Layer:
         self.ensure_built(input_shape_of(x))
         shape: Shape = self.run(x, False).shape
         return shape
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of the input at the last call on symbols; None before one."""
+        if self.output is None or self.output.history is None:
+            return None
+        x = self.output.history[1]
+        return self.output.shape if x is None else input_shape_of(x)
+
+    @property
+    def output_shape(self) -> Shape | None:
+        """The shape of the output at the last call on symbols; None before one."""
+        return None if self.output is None else self.output.shape
 
     @property
     def weights(self) -> list[Variable]:

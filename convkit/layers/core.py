@@ -27,9 +27,9 @@ class InputLayer(Layer):
         super().__init__(name=name, dtype=dtype, input_shape=shape)
         assert self.batch_input_shape is not None
         self.built = True
-        self.input_shape = self.output_shape = self.batch_input_shape
-        self.output = Symbol(self.batch_input_shape, self.dtype, place="fed", name=self.name)
-        self.output.history = (self, [])
+        self.symbol = Symbol(self.batch_input_shape, self.dtype, place="fed", name=self.name)
+        self.symbol.history = (self, None)
+        self.output = self.symbol
 
     def call(self, x: Any) -> Any:
         return x
@@ -43,7 +43,7 @@ def Input(shape: Sequence[int], *, name: str | None = None, dtype: str | None = 
         name: the input's name.
         dtype: "float32" or "float64"; None: `convkit.config.floatx()`.
     """
-    return InputLayer(shape, name=name, dtype=dtype).output
+    return InputLayer(shape, name=name, dtype=dtype).symbol
 
 
 class Dense(Layer):
@@ -83,6 +83,7 @@ class Dense(Layer):
         self.kernel = self.add_weight("kernel", shape, self.kernel_initializer)
         if self.use_bias:
             self.bias = self.add_weight("bias", (self.units,), self.bias_initializer)
+        self.built = True
 
     def call(self, x: Any) -> Any:
         return self.activation(ops.dense(x, self.kernel, self.bias))
@@ -208,6 +209,7 @@ class Dropout(Layer):
     def build(self, input_shape: Shape) -> None:
         seed = random.draw_seed() if self.seed is None else self.seed
         self._state = Variable(np.array([seed, 0], np.int64), f"{self.name}/seed", trainable=False)
+        self.built = True
 
     def call(self, x: Any, training: bool = False) -> Any:
         if not training or not self.rate:

@@ -78,6 +78,7 @@ class Conv2D(Layer):
         self.kernel = self.add_weight("kernel", shape, self.kernel_initializer)
         if self.use_bias:
             self.bias = self.add_weight("bias", (self.filters,), self.bias_initializer)
+        self.built = True
 
     def call(self, x: Any) -> Any:
         y = ops.conv2d(
@@ -112,6 +113,7 @@ class _Pooling2D(Layer):
 
     def build(self, input_shape: Shape) -> None:
         _channels(self.name, input_shape, self.data_format)
+        self.built = True
 
 
 class MaxPooling2D(_Pooling2D):
@@ -185,6 +187,7 @@ class UpSampling2D(Layer):
 
     def build(self, input_shape: Shape) -> None:
         _channels(self.name, input_shape, self.data_format)
+        self.built = True
 
     def call(self, x: Any) -> Any:
         return ops.upsample2d(

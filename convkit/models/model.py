@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from convkit import geometry, losses, metrics, optimizers, random
-from convkit.callbacks import Callback, CallbackList, History, ProgressBar
+from convkit.callbacks import Callback, CallbackList, History, ProgressBar, describe
 from convkit.geometry import Shape
 from convkit.graph import Symbol, Variable
 from convkit.layers import InputLayer, Layer
+from convkit.layers.base import unique_name
 from convkit.models import data, files
 from convkit.models.steps import Evaluation, Prediction, Scores, TrainingStep
 from convkit.models.summary import summary_table
@@ -39,7 +41,8 @@ class Model(Layer):
     def __init__(
         self, inputs: Symbol | None = None, outputs: Symbol | None = None, name: str | None = None
     ) -> None:
-        super().__init__(name=name)
+        functional = type(self) is Model
+        super().__init__(name=name or (unique_name("Functional") if functional else None))
         self.stop_training = False
         self.optimizer: optimizers.Optimizer | None = None
         self.loss: losses.Loss | None = None
@@ -47,7 +50,8 @@ class Model(Layer):
         self._chosen: list[metrics.Metric] | None = None
         self._programs: dict[Any, Any] = {}
         self._layers: list[Layer] = []
-        self._calls: list[tuple[Layer, list[Symbol], Symbol]] = []
+        self._calls: list[tuple[Layer, Symbol | list[Symbol], Symbol]] = []
+        self._recording = threading.RLock()  # programs are recorded by one thread at a time
         self.inputs: Symbol | None = None
         self.outputs: Symbol | None = None
         if type(self) is Model or inputs is not None:
@@ -62,12 +66,23 @@ class Model(Layer):
             setattr(self, role, value)
         assert self.inputs is not None and self.outputs is not None
         self._calls = _layer_calls(self.inputs, self.outputs)
-        for layer, _, _ in self._calls:
+        first = self.inputs.history[0] if self.inputs.history else None
+        layers = [first] if isinstance(first, InputLayer) else []
+        for layer in [*layers, *(layer for layer, _, _ in self._calls)]:
             if layer not in self._layers:
                 self._layers.append(layer)
         self.dtype = self.inputs.dtype
-        self.input_shape, self.output_shape = self.inputs.shape, self.outputs.shape
         self.built = True
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of the model's input, None for any number of samples."""
+        return None if self.inputs is None else self.inputs.shape
+
+    @property
+    def output_shape(self) -> Any:
+        """The shape of the model's output, None for any number of samples."""
+        return None if self.outputs is None else self.outputs.shape
 
     # ---- layers and weights ----------------------------------------------------------------------
 
@@ -108,12 +123,13 @@ class Model(Layer):
         """The output for a symbol or an array, layer by layer."""
         assert self.inputs is not None and self.outputs is not None
         values = {id(self.inputs): x}
-        for layer, sources, result in self._calls:
-            if sources:
-                given = [values[id(source)] for source in sources]
-                values[id(result)] = layer.run(
-                    given if isinstance(layer.input_shape, list) else given[0], training
-                )
+        for layer, source, result in self._calls:
+            given = (
+                [values[id(one)] for one in source]
+                if isinstance(source, list)
+                else values[id(source)]
+            )
+            values[id(result)] = layer.run(given, training)
         return values[id(self.outputs)]
 
     def compute_output_shape(self, input_shape: Any) -> Shape:
@@ -185,14 +201,16 @@ class Model(Layer):
         """Builds a model that waited for the shape of its first input."""
         if not self.built:
             self.build((None, *np.shape(x)[1:]))
+            self._require_built("build")
 
     def _program(self, kind: str, make: Any, *arrays: np.ndarray) -> Any:
         """The program for arrays of these dtypes, recorded at first use."""
         trainable = tuple(id(v) for v in self.trainable_weights)
         key = (kind, trainable, *((a.dtype.name, a.shape[1:]) for a in arrays))
-        if key not in self._programs:
-            self._programs[key] = make()
-        return self._programs[key]
+        with self._recording:
+            if key not in self._programs:
+                self._programs[key] = make()
+            return self._programs[key]
 
     def _training_step(self, x: np.ndarray, y: np.ndarray) -> TrainingStep:
         assert self.loss is not None and self.optimizer is not None
@@ -262,9 +280,14 @@ class Model(Layer):
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
                 raise TypeError(f"{op}: expected validation_data to be (x, y)")
             held_out = self._arrays(op, *validation_data)
+        validation_batch = geometry.integer(
+            op,
+            "validation_batch_size",
+            batch if validation_batch_size is None else validation_batch_size,
+            1,
+        )
         step = self._training_step(x, y)
         order = np.arange(len(x), dtype=np.int64)
-        step.bind(x, y, order)
 
         history, bar = History(), _bar(verbose)
         steps = -(-len(x) // batch)
@@ -280,9 +303,10 @@ class Model(Layer):
                 called("on_epoch_begin", epoch, {})
                 if shuffle:
                     order[:] = random.generator().permutation(len(x))
-                logs = self._epoch(step, len(x), batch, called, bar)
+                with step.on(x, y, order):
+                    logs = self._epoch(step, len(x), batch, called, bar)
                 if held_out is not None and (epoch + 1) % frequency == 0:
-                    scores = self._evaluate(*held_out, validation_batch_size or batch)
+                    scores = self._evaluate(*held_out, validation_batch)
                     logs.update({f"val_{name}": value for name, value in scores.items()})
                 called("on_epoch_end", epoch, logs)
                 if self.stop_training:
@@ -315,32 +339,33 @@ class Model(Layer):
                 bar.progress(-(-at // batch), step.scores.logs())
         return step.scores.logs()
 
-    def train_on_batch(self, x: Any, y: Any) -> dict[str, float]:
-        """One update on one batch; returns the batch's loss and metrics, before the update."""
+    def train_on_batch(self, x: Any, y: Any, return_dict: bool = False) -> Any:
+        """One update on one batch.
+
+        Returns:
+            The batch's loss and metrics before the update, in the form of `evaluate`.
+        """
         x, y = self._arrays("train_on_batch", x, y)
         if not len(x):
             raise geometry.fail("train_on_batch", "at least one sample", "none")
         step = self._training_step(x, y)
-        step.bind(x, y, np.arange(len(x), dtype=np.int64))
-        step.scores.reset()
-        step.program.run(0, len(x), len(x))
-        return step.scores.logs()
+        with step.on(x, y, np.arange(len(x), dtype=np.int64)):
+            step.scores.reset()
+            step.program.run(0, len(x), len(x))
+        return _scores(step.scores.logs(), return_dict)
 
     # ---- use -------------------------------------------------------------------------------------
 
     def _evaluate(self, x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, float]:
         assert self.loss is not None
         loss = self.loss
-        program = self._program(
+        program: Evaluation = self._program(
             "evaluate",
             lambda: Evaluation(self, x, y, Scores(loss, self._choose_metrics())),
             x,
             y,
         )
-        program.bind(x, y)
-        program.scores.reset()
-        program.program.run(0, len(x), batch_size)
-        return program.scores.logs()  # type: ignore[no-any-return]
+        return program.run(x, y, batch_size)
 
     def evaluate(
         self,
@@ -368,14 +393,9 @@ class Model(Layer):
         start = time.perf_counter()
         logs = self._evaluate(x, y, batch)
         if _shows(verbose):
-            from convkit.callbacks import describe
-
             seconds = time.perf_counter() - start
             print(f"{len(x)} samples in {seconds:.2f} s - {describe(logs)}", file=sys.stderr)
-        if return_dict:
-            return logs
-        values = [logs.pop("loss"), *logs.values()]
-        return values if len(values) > 1 else values[0]
+        return _scores(logs, return_dict)
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> np.ndarray:
         """The outputs for x.
@@ -419,7 +439,7 @@ class Sequential(Model):
 
     def add(self, layer: Any) -> None:
         """Appends a layer (or an input, at the beginning)."""
-        if isinstance(layer, Symbol) and layer.history is not None and not layer.history[1]:
+        if isinstance(layer, Symbol) and layer.history is not None and layer.history[1] is None:
             layer = layer.history[0]
         if not isinstance(layer, Layer):
             raise TypeError(f"Sequential.add: expected a layer, got {layer!r}")
@@ -461,7 +481,7 @@ class Sequential(Model):
         if self._input is None or not self._layers:
             return
         layers = list(self._layers)
-        x = self._input.output
+        x = self._input.symbol
         y = x
         for layer in layers:
             y = layer(y)
@@ -473,31 +493,33 @@ def _input(shape: Shape, dtype: str | None) -> InputLayer:
     return InputLayer([size for size in shape[1:] if size is not None], dtype=dtype)
 
 
-def _layer_calls(inputs: Symbol, outputs: Symbol) -> list[tuple[Layer, list[Symbol], Symbol]]:
+def _layer_calls(
+    inputs: Symbol, outputs: Symbol
+) -> list[tuple[Layer, Symbol | list[Symbol], Symbol]]:
     """The layers' calls between two symbols, each after those it depends on."""
-    calls: list[tuple[Layer, list[Symbol], Symbol]] = []
-    done: set[int] = set()
+    calls: list[tuple[Layer, Symbol | list[Symbol], Symbol]] = []
+    done = {id(inputs)}
+    reached = inputs is outputs
     stack: list[tuple[Symbol, bool]] = [(outputs, False)]
     while stack:
         symbol, visited = stack.pop()
+        reached = reached or symbol is inputs
         if id(symbol) in done:
             continue
         if symbol.history is None:
             raise ValueError(
                 f"Model: expected outputs made by layers, got {symbol!r}, which is none's result"
             )
-        layer, sources = symbol.history
-        if symbol is inputs:
-            sources = []
-        elif not sources:
+        layer, x = symbol.history
+        if x is None:
             raise ValueError(f"Model: expected outputs that follow from inputs, got {layer.name}")
         if visited:
             done.add(id(symbol))
-            calls.append((layer, sources, symbol))
+            calls.append((layer, x, symbol))
         else:
             stack.append((symbol, True))
-            stack.extend((source, False) for source in sources)
-    if id(inputs) not in done:
+            stack.extend((source, False) for source in (x if isinstance(x, list) else [x]))
+    if not reached:
         raise ValueError("Model: expected outputs that follow from inputs, got others")
     return calls
 
@@ -516,4 +538,12 @@ def _shows(verbose: str | int) -> bool:
 
 
 def _bar(verbose: str | int) -> ProgressBar | None:
-    return ProgressBar(one_line=verbose == 2) if _shows(verbose) else None
+    return ProgressBar(bar=verbose != 2) if _shows(verbose) else None
+
+
+def _scores(logs: dict[str, float], return_dict: bool) -> Any:
+    """Logs as Keras returns them: the loss alone, or [loss, metric, ...], or a dictionary."""
+    if return_dict:
+        return logs
+    values = [logs.pop("loss"), *logs.values()]
+    return values if len(values) > 1 else values[0]

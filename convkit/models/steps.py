@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -97,12 +99,26 @@ class TrainingStep:
             effects += [record() for record in after]
             effects += optimizer.record([g for g in found if g is not None], variables)
         self.program = Program(dtype, effects=effects)
+        self._lock = threading.Lock()
 
-    def bind(self, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> None:
-        """The arrays to train on and the order of their rows."""
-        self.program.bind(self.x, x)
-        self.program.bind(self.y, y)
-        self.program.bind(self.index, order)
+    @contextmanager
+    def on(self, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> Iterator[None]:
+        """While the step works on these arrays, in this order of their rows.
+
+        Raises:
+            RuntimeError: it is at work already: `fit` was called in a callback of `fit`, or in
+                another thread.
+        """
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("fit: expected a model at rest, got one that is being trained")
+        try:
+            self.program.bind(self.x, x)
+            self.program.bind(self.y, y)
+            self.program.bind(self.index, order)
+            yield
+        finally:
+            self.program.unbind(self.x, self.y, self.index)
+            self._lock.release()
 
 
 class Evaluation:
@@ -120,10 +136,17 @@ class Evaluation:
         y_pred = model.call(_float(self.x, None, model.dtype), training=False)
         _, effects = scores.record(y_true, y_pred)
         self.program = Program(model.dtype, effects=effects)
+        self._lock = threading.Lock()
 
-    def bind(self, x: np.ndarray, y: np.ndarray) -> None:
-        self.program.bind(self.x, x)
-        self.program.bind(self.y, y)
+    def run(self, x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, float]:
+        """The loss and the metrics over all rows; one thread at a time."""
+        with self._lock:
+            self.program.bind(self.x, x)
+            self.program.bind(self.y, y)
+            self.scores.reset()
+            self.program.run(0, len(x), batch_size)
+            self.program.unbind(self.x, self.y)
+            return self.scores.logs()
 
 
 class Prediction:
@@ -137,11 +160,14 @@ class Prediction:
             y = gather(graph.root(y), None, model.dtype)
         self.y = y
         self.program = Program(model.dtype, results=[y])
+        self._lock = threading.Lock()
 
     def run(self, x: np.ndarray, batch_size: int) -> np.ndarray:
+        """The outputs for all rows; one thread at a time."""
         y = np.empty((len(x), *(s for s in self.shape if s is not None)), self.y.dtype)
-        self.program.bind(self.x, x)
-        # A result is bound in the shape of its memory, which a reshape at the end may differ from.
-        self.program.bind(self.y, y.reshape(len(x), -1))
-        self.program.run(0, len(x), batch_size)
+        with self._lock:
+            self.program.bind(self.x, x)
+            self.program.bind(self.y, y)
+            self.program.run(0, len(x), batch_size)
+            self.program.unbind(self.x, self.y)
         return y

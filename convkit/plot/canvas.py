@@ -61,7 +61,8 @@ def style() -> Iterator[None]:
         raise ImportError(
             "convkit.plot needs Matplotlib: pip install 'convkit-nn[plot]'"
         ) from error
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE, "backend": "agg"}):
+    settings: dict[Any, Any] = {**matplotlib.rcParamsDefault, **_STYLE, "backend": "agg"}
+    with matplotlib.rc_context(settings):
         yield
 
 
@@ -74,9 +75,10 @@ def draw(
     """A figure of so many inches on which `paint` has drawn, saved if there is a path."""
     with style():
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-        figure = Figure(figsize=(width, height), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+        layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
+        figure = Figure(figsize=(width, height), layout=layout)
         paint(figure)
         if path is not None:
             figure.savefig(Path(path))
@@ -106,12 +108,16 @@ def frame(ax: Axes, colour: str) -> None:
         spine.set(visible=True, color=colour, linewidth=2)
 
 
-def show_grey(ax: Axes, image: np.ndarray) -> None:
-    """An image as it is: grey or in colour, 0 to 255 if it holds bytes, else 0 to 1."""
+def show_image(ax: Axes, image: np.ndarray) -> None:
+    """An image (H, W) or (H, W, channels), 0 to 255 if it holds bytes, else 0 to 1 or -1 to 1.
+
+    Three channels are colours; of any other number, the mean is shown.
+    """
     highest = 255 if image.dtype == np.uint8 else max(1.0, float(image.max()))
-    if image.ndim == 3 and image.shape[2] == 1:
-        image = image[..., 0]
-    ax.imshow(image, cmap="gray", vmin=0, vmax=highest)
+    if image.ndim == 3 and image.shape[2] != 3:
+        image = image.mean(axis=2)
+    lowest = -1 if image.dtype != np.uint8 and image.min() < 0 else 0
+    ax.imshow(image, cmap="gray", vmin=lowest, vmax=highest)
 
 
 def names_of(class_names: Sequence[str] | None, count: int) -> list[str]:

@@ -91,7 +91,7 @@ def draw_predictions(
     """The images in a figure or in a part of one."""
     labels = _labels(y_pred)
     for i, ax in enumerate(canvas.grid(part, len(images), columns)):
-        canvas.show_grey(ax, images[i])
+        canvas.show_image(ax, images[i])
         said = names[labels[i]]
         if y_pred.ndim == 2:
             said += f"  {_percent(float(y_pred[i, labels[i]]))}"
@@ -164,8 +164,8 @@ def _filter_grid(kernel: np.ndarray) -> tuple[int, int]:
 
 
 def _columns(count: int) -> int:
-    """Up to eight side by side, in rows as even as can be."""
-    return -(-count // -(-count // 8))
+    """Up to ten side by side, in rows as even as can be."""
+    return -(-count // -(-count // 10))
 
 
 def _colour_bar(part: Any, image: Any, axes: list[Any]) -> None:
@@ -230,7 +230,8 @@ def _output(model: Any, layer: Any) -> tuple[Any, Any]:
         layer = model.get_layer(layer)
     elif isinstance(layer, int):
         layer = model.get_layer(index=layer)
-    for candidate, _, symbol in model._calls:
+    for candidate in model.layers:
+        symbol = candidate.output
         if candidate is layer or (layer is None and hasattr(candidate, "filters")):
             if len(symbol.shape) != 4:
                 raise ValueError(
@@ -249,14 +250,13 @@ def draw_feature_maps(part: Any, image: np.ndarray, maps: np.ndarray) -> None:
     rows = -(-count // columns)
     left, right = part.subfigures(1, 2, width_ratios=(1, columns + 0.6))
     ax = canvas.grid(left, 1, 1)[0]
-    canvas.show_grey(ax, image)
+    canvas.show_image(ax, image)
     ax.set_title("input", loc="center", fontsize=8, color=canvas.MUTED, pad=3)
     low, high = float(maps.min()), float(maps.max())
+    colours: dict[str, Any] = {"cmap": "magma", "vmin": 0, "vmax": high or 1.0}
     if low < 0:  # as after tanh: two colours, white for zero
         high = max(-low, high)
         colours = {"cmap": "RdBu_r", "vmin": -high, "vmax": high}
-    else:
-        colours = {"cmap": "magma", "vmin": 0, "vmax": high or 1.0}
     axes = canvas.grid(right, rows * columns, columns)
     shown = None
     for i in range(count):

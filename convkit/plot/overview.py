@@ -45,8 +45,9 @@ def overview(
     wrong = np.flatnonzero(labels != y)
     # A mistake is the worse the surer the model was of it.
     worst = wrong[np.argsort(-y_pred[wrong, labels[wrong]], kind="stable")][:_COLUMNS]
-    first = _first_of_each_class(y)[:_COLUMNS]
-    sample, layer, maps = images.maps_of(model, x[first[0]])
+    correct = np.flatnonzero(labels == y)
+    first = correct[_first_of_each_class(y[correct])][:_COLUMNS]
+    sample, layer, maps = images.maps_of(model, x[0])
     curves = scores.curves_of(history)
 
     def paint(figure: Any) -> None:
@@ -60,7 +61,7 @@ def overview(
         scores.draw_confusion(upper_right.subplots(), scores.counts_of(y, y_pred), names)
 
         left, right = bottom.subfigures(1, 2, width_ratios=_WIDTHS)
-        canvas.heading(left, "Test images, and the mistakes the model is surest of")
+        canvas.heading(left, "Images read right, and the mistakes the model is surest of")
         shown = np.concatenate([first, worst])
         images.draw_predictions(left, x[shown], y[shown], y_pred[shown], names, _COLUMNS)
         filters, seen = right.subfigures(2, 1)

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <map>
 
 #include "array.h"
@@ -35,6 +36,7 @@ class BoundProgram {
 
     // State: all elements; the source of a gather and what is fed: whole rows.
     void bind(int id, const py::array& array) {
+        const InUse in_use(*this);
         const Value& value = program_.values().at(id);
         bool writes = false, source = false;
         for (const Node& node : program_.nodes())
@@ -53,7 +55,15 @@ class BoundProgram {
         arrays_[id] = array;
     }
 
+    // Lets go of an array; the value must be bound again before the next run.
+    void unbind(int id) {
+        const InUse in_use(*this);
+        program_.bind(id, nullptr, 0);
+        arrays_.erase(id);
+    }
+
     int64_t run(int64_t begin, int64_t end, int64_t batch_size, double seconds) {
+        const InUse in_use(*this);
         // Ctrl-C between nodes: what Python's handler raises ends the run.
         const auto poll = [] {
             py::gil_scoped_acquire acquire;
@@ -67,7 +77,21 @@ class BoundProgram {
     int64_t unshared_bytes(int64_t n) const { return program_.unshared_bytes(n); }
 
  private:
+    // Marks the program as busy; another thread that comes meanwhile is refused, not served wrongly.
+    class InUse {
+     public:
+        explicit InUse(BoundProgram& program) : busy_(program.busy_) {
+            if (busy_.exchange(true))
+                throw std::runtime_error("program: expected one thread at a time, got two");
+        }
+        ~InUse() { busy_ = false; }
+
+     private:
+        std::atomic<bool>& busy_;
+    };
+
     Program program_;
+    std::atomic<bool> busy_{false};
     std::map<int, py::array> arrays_;
 };
 
@@ -83,6 +107,7 @@ void bind_program(py::module_& m) {
         .def("state", &BoundProgram::state, py::arg("item_bytes"), py::arg("elements"))
         .def("node", &BoundProgram::node, py::arg("kernel"), py::arg("spec"), py::arg("arguments"))
         .def("bind", &BoundProgram::bind, py::arg("value"), py::arg("array"))
+        .def("unbind", &BoundProgram::unbind, py::arg("value"))
         .def("run", &BoundProgram::run, py::arg("begin"), py::arg("end"), py::arg("batch_size"),
              py::arg("seconds"))
         .def("arena_bytes", &BoundProgram::arena_bytes, py::arg("n"))
