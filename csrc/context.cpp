@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <cstdlib>
 #include <exception>
 #include <fstream>
@@ -66,29 +67,111 @@ struct Work {
     }
 };
 
-void run_on_std_threads(Work& work, int threads) {
+// Calls body(i) once on each of so many threads at the same time; i = 0 is the calling thread.
+template <class Body>
+void on_std_threads(int threads, const Body& body) {
     std::vector<std::thread> others;
     try {
-        for (int i = 1; i < threads; ++i) others.emplace_back([&work] { work.run(); });
+        for (int i = 1; i < threads; ++i) others.emplace_back([&body, i] { body(i); });
     } catch (const std::system_error&) {
         // No more threads to be had: those that started, and this one, do all the work.
     }
-    work.run();
+    body(0);
     for (std::thread& t : others) t.join();
 }
 
-void run_on_threads(Work& work, int threads) {
+template <class Body>
+void on_threads(int threads, const Body& body) {
 #ifdef _OPENMP
     // GNU's OpenMP hangs in a forked child whose parent had started its threads.
     if (!forked_after_openmp) {
         openmp_started = true;
 #pragma omp parallel num_threads(threads)
-        work.run();
+        body(omp_get_thread_num());
         return;
     }
 #endif
-    run_on_std_threads(work, threads);
+    on_std_threads(threads, body);
 }
+
+void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Threads that stay together over many parallel_fors. The leader opens a piece of work and claims
+// pieces like the others; when none is left it waits only for those that came, never for a thread
+// that the operating system has not got round to yet. On a busy machine that is the difference
+// between going on alone and standing still.
+class Team {
+ public:
+    void serve() {
+        uint64_t seen = 0;
+        while (!done_) {
+            if (generation_ == seen) {
+                wait_for_work(seen);
+                continue;
+            }
+            seen = generation_;
+            ++visitors_;
+            if (Work* work = open_) work->run();
+            --visitors_;
+        }
+    }
+
+    void lead(Work& work) {
+        open_ = &work;
+        ++generation_;
+        wake();
+        work.run();
+        open_ = nullptr;
+        for (int spins = 0; visitors_ > 0; ++spins) {
+            spins < kSpins ? pause() : std::this_thread::yield();
+        }
+    }
+
+    void dismiss() {
+        done_ = true;
+        wake();
+    }
+
+ private:
+    static constexpr int kSpins = 2000;  // some tens of microseconds
+
+    void wait_for_work(uint64_t seen) {
+        for (int i = 0; i < kSpins; ++i) {
+            if (generation_ != seen || done_) return;
+            pause();
+        }
+        std::unique_lock<std::mutex> lock(mutex_);
+        ++sleepers_;
+        work_or_end_.wait(lock, [&] { return generation_ != seen || done_; });
+        --sleepers_;
+    }
+
+    void wake() {
+        if (sleepers_ == 0) return;
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+        }
+        work_or_end_.notify_all();
+    }
+
+    // All sequentially consistent: a visitor that finds the work open is one that the leader sees,
+    // and one that goes to sleep either sees the new generation or is seen asleep.
+    std::atomic<Work*> open_{nullptr};
+    std::atomic<uint64_t> generation_{0};
+    std::atomic<int> visitors_{0};
+    std::atomic<int> sleepers_{0};
+    std::atomic<bool> done_{false};
+    std::mutex mutex_;
+    std::condition_variable work_or_end_;
+};
+
+thread_local Team* team = nullptr;
 
 // The share of processors that a Linux control group allows, rounded up; 0: no limit known.
 int cgroup_limit() {
@@ -119,6 +202,7 @@ int affinity_limit() {
 [[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] {
     if (openmp_started) forked_after_openmp = true;
     inside_parallel_for = false;
+    team = nullptr;
 });
 
 }  // namespace
@@ -154,8 +238,30 @@ void parallel_for(const Context& context, int64_t count, double cost, RangeBody 
     work.data = data;
     work.count = count;
     work.piece = std::max<int64_t>(1, count / (threads * kPiecesPerThread));
-    run_on_threads(work, threads);
+    if (team) {
+        team->lead(work);
+    } else {
+        on_threads(threads, [&](int) { work.run(); });
+    }
     if (work.error) std::rethrow_exception(work.error);
+}
+
+void with_team(const Context& context, const std::function<void()>& body) {
+    if (context.threads <= 1 || team || inside_parallel_for) return body();
+    Team threads;
+    std::exception_ptr error;
+    on_threads(context.threads, [&](int i) {
+        if (i > 0) return threads.serve();
+        team = &threads;
+        try {
+            body();
+        } catch (...) {
+            error = std::current_exception();
+        }
+        team = nullptr;
+        threads.dismiss();
+    });
+    if (error) std::rethrow_exception(error);
 }
 
 int default_threads() {

@@ -17,6 +17,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kAlignment = 64;
 constexpr double kPollSeconds = 0.05;
+// A step that touches less is over before threads are together.
+constexpr int64_t kTeamBytes = 1 << 19;
 
 int64_t round_up(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -263,14 +265,30 @@ int64_t Program::run(int64_t begin, int64_t end, int64_t batch_size, double seco
     reserve(std::min(batch_size, end - begin));
     const Clock::time_point start = Clock::now();
     Poll poll{poll_call};
-    for (int64_t row = begin; row < end;) {
-        const int64_t n = std::min(batch_size, end - row);
-        check_indices(row, row + n);
-        step(row, n, poll);
-        row += n;
-        if (row < end && seconds_since(start) >= seconds) return row;
+    int64_t row = begin;
+    const auto steps = [&] {
+        while (row < end) {
+            const int64_t n = std::min(batch_size, end - row);
+            check_indices(row, row + n);
+            step(row, n, poll);
+            row += n;
+            if (seconds_since(start) >= seconds) break;
+        }
+    };
+    const Context context{num_threads()};
+    if (touched_bytes(std::min(batch_size, end - begin)) < kTeamBytes) {
+        steps();
+    } else {
+        with_team(context, steps);
     }
-    return end;
+    return row;
+}
+
+int64_t Program::touched_bytes(int64_t n) const {
+    int64_t total = 0;
+    for (const Value& value : values_)
+        if (value.data == nullptr || value.place == Place::kState) total += value.bytes(n);
+    return total;
 }
 
 }  // namespace convkit

@@ -68,6 +68,7 @@ class Program {
     struct Poll;
 
     std::vector<int64_t> place_values(int64_t n, int64_t* total) const;
+    int64_t touched_bytes(int64_t n) const;
     void reserve(int64_t n);
     void check_indices(int64_t begin, int64_t end) const;
     void step(int64_t first, int64_t n, Poll& poll);

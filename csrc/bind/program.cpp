@@ -77,7 +77,8 @@ class BoundProgram {
     int64_t unshared_bytes(int64_t n) const { return program_.unshared_bytes(n); }
 
  private:
-    // Marks the program as busy; another thread that comes meanwhile is refused, not served wrongly.
+    // Marks the program as busy; another thread that comes meanwhile is refused, not served
+    // wrongly.
     class InUse {
      public:
         explicit InUse(BoundProgram& program) : busy_(program.busy_) {
