@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -88,13 +88,12 @@ class ProgressBar(Callback):
             return
         from tqdm import tqdm
 
-        # Asked of the terminal, and 80 columns where it does not know.
-        columns = shutil.get_terminal_size().columns
         self._bar = tqdm(
             total=self.params["steps"],
             desc=self._title(epoch),
             leave=False,
-            ncols=columns,
+            ncols=_columns(),
+            nrows=24,  # where the terminal says 0, tqdm would hide the bar
             bar_format="{desc} {n_fmt}/{total_fmt} {bar} {elapsed}<{remaining}{postfix}",
         )
 
@@ -118,6 +117,14 @@ class ProgressBar(Callback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _columns() -> int:
+    """The width of the terminal behind standard error; 80 where nobody knows."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def describe(logs: Logs) -> str:

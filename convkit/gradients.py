@@ -23,6 +23,8 @@ RULES: dict[str, Rule] = {}
 class Call:
     """One kernel call as a rule sees it."""
 
+    __slots__ = ("_out", "dtype", "inputs", "n", "needs", "outputs", "spec")
+
     def __init__(
         self,
         spec: Any,
@@ -51,9 +53,10 @@ class Call:
 
     def kernel(self, name: str, inputs: Sequence[Any], targets: Sequence[Any]) -> list[Any]:
         """Calls the backward kernel, unless nothing of it is needed."""
-        if all(target is None for target in targets):
-            return [None] * len(targets)
-        return call(name, self.spec, self.n, inputs, targets, self.dtype)
+        for target in targets:
+            if target is not None:
+                return call(name, self.spec, self.n, inputs, targets, self.dtype)
+        return [None] * len(targets)
 
 
 def rule(*kernels: str) -> Callable[[Rule], Rule]:

@@ -155,14 +155,7 @@ def call(
             None if shape is None else Symbol(tuple(shape), dtype, node=node) for shape in outputs
         ]
         return list(node.outputs)
-    if len(outputs) == 1 and type(outputs[0]) is tuple:
-        return [_core.compute(kernel, spec, n, dtype, inputs, outputs[0])]
-    results = [
-        out if out is None or isinstance(out, np.ndarray) else np.empty(out, dtype)  # type: ignore[arg-type]
-        for out in outputs
-    ]
-    _core.run_kernel(kernel, spec, n, dtype, (*inputs, *results))
-    return results
+    return _core.run_kernel(kernel, spec, n, dtype, inputs, outputs)
 
 
 def update(kernel: str, spec: Any, inputs: Sequence[Symbol | None]) -> Node:

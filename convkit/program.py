@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 
 import numpy as np
@@ -96,10 +97,16 @@ class Program:
         """
         self.native.bind(self._ids[id(root(symbol))], array)
 
-    def unbind(self, *symbols: Symbol) -> None:
-        """Lets go of the arrays bound to these symbols."""
-        for symbol in symbols:
-            self.native.unbind(self._ids[id(root(symbol))])
+    @contextmanager
+    def bound(self, *pairs: tuple[Symbol, np.ndarray]) -> Iterator[None]:
+        """While these arrays are bound to these symbols; the program lets go of them afterwards."""
+        try:
+            for symbol, array in pairs:
+                self.bind(symbol, array)
+            yield
+        finally:
+            for symbol, _ in pairs:
+                self.native.unbind(self._ids[id(root(symbol))])
 
     def run(self, begin: int, end: int, batch_size: int, seconds: float = float("inf")) -> int:
         """Runs samples begin .. end in steps of batch_size; the last may be smaller.

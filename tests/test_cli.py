@@ -195,9 +195,13 @@ def test_images_get_a_border_for_the_model_of_1998():
     np.savez("own.npz", **small())
     x, _ = cli_data.load("own.npz", 32).train
     assert x.shape == (40, 32, 32, 1)
-    np.testing.assert_array_equal(x[:, 2:-2, 2:-2, 0] * 255, small()["x_train"])
-    assert not x[:, :2].any()
-    assert not x[:, :, -2:].any()
+    assert x.dtype == np.float32
+    centred = small()["x_train"] / 255.0 * 2 - 1
+    assert centred.min() == -1
+    assert centred.max() == 1
+    np.testing.assert_allclose(x[:, 2:-2, 2:-2, 0], centred, rtol=0, atol=1e-6)
+    for border in (x[:, :2], x[:, -2:], x[:, :, :2], x[:, :, -2:]):
+        np.testing.assert_array_equal(border, -1)
 
 
 @pytest.mark.parametrize(

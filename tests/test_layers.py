@@ -282,7 +282,7 @@ def test_dropout_of_a_seed_draws_in_a_program_what_it_draws_eagerly():
     model = Sequential([Input((50,)), inside, scale])
     model.compile(optimizers.SGD(0.0), "mse")
     for _ in range(3):
-        loss = model.train_on_batch(x, np.zeros_like(x))["loss"]
+        loss = model.train_on_batch(x, np.zeros_like(x))
         assert loss == pytest.approx(float(np.mean(eager(x, training=True) ** 2)), rel=1e-6)
 
 
@@ -299,12 +299,40 @@ def test_a_dropout_in_two_places_draws_for_each():
     drop = layers.Dropout(0.5, seed=1)
     model = Model(x, layers.Add()([drop(x), drop(x)]))
     model.compile("sgd", "mse")
-    loss = model.train_on_batch(np.ones((4, 5000)), np.zeros((4, 5000)))["loss"]
+    loss = model.train_on_batch(np.ones((4, 5000)), np.zeros((4, 5000)))
     # 0, 2 or 4, squared and weighed 1 : 2 : 1, have the mean 6; one mask twice would give 8.
     assert loss == pytest.approx(6, abs=0.25)
 
 
 # ---- weights -----------------------------------------------------------------------------------
+
+
+def test_output_and_shapes_are_those_of_the_last_call_on_symbols(rng):
+    layer = layers.Dense(3)
+    assert (layer.output, layer.input_shape, layer.output_shape) == (None, None, None)
+    layer(np.ones((2, 4)))
+    assert (layer.output, layer.input_shape, layer.output_shape) == (None, None, None)
+    for shape in ((4,), (5, 4)):
+        y = layer(Input(shape))
+        assert layer.output is y
+        layer(np.ones((7, 6, 4)))  # an array changes nothing
+        assert layer.output is y
+        assert layer.input_shape == (None, *shape)
+        assert layer.output_shape == (None, *shape[:-1], 3)
+    join = layers.Concatenate()
+    join([Input((2,)), Input((5,))])
+    assert join.input_shape == [(None, 2), (None, 5)]
+    assert join.output_shape == (None, 7)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "bool", "int64", "float32", "float64"])
+def test_an_eager_call_computes_in_the_dtype_of_the_layer(dtype, kind):
+    name = np.dtype(dtype).name
+    x = np.array([[0, 1, 1], [1, 0, 1]])
+    for layer in (layers.Dense(2, dtype=name), layers.Flatten(dtype=name)):
+        y = layer(x.astype(kind))
+        assert y.dtype == dtype
+        np.testing.assert_array_equal(y, layer(x.astype(dtype)))
 
 
 def test_weights_are_made_at_the_first_call():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import stat
 
 import numpy as np
@@ -168,6 +169,18 @@ def test_models_that_change_nothing_give_copies(rng):
         y = model.predict(x)
         np.testing.assert_array_equal(y, x)
         assert not np.shares_memory(x, y)
+
+
+def test_a_functional_model_is_named_so_and_begins_with_its_input():
+    x = Input((4,), name="pixels")
+    dense = layers.Dense(2)
+    model = Model(x, dense(x))
+    assert re.fullmatch(r"functional(_\d+)?", model.name)
+    assert [layer.name for layer in model.layers] == ["pixels", dense.name]
+    assert isinstance(model.layers[0], layers.InputLayer)
+    assert model.layers[0].output is x
+    assert (model.input_shape, model.output_shape) == ((None, 4), (None, 2))
+    assert Model(x, model.outputs, name="mine").name == "mine"
 
 
 def test_what_a_functional_model_does_not_take():

@@ -140,5 +140,5 @@ def test_strides_default_to_the_window(rng):
 def test_a_window_with_more_values_than_float32_can_number(window):
     """Backward numbers a window's places in the dtype of x; float32 is exact up to 2**24."""
     x = np.zeros((1, 1, 1, 1), np.float32)
-    with pytest.raises(ValueError, match="pool_size .* at most"):
+    with pytest.raises(ValueError, match=r"pool_size .* at most"):
         ops.max_pool2d(x, window, padding="same")

@@ -6,9 +6,11 @@ of its own. A plan that lets two living values share memory gives other bits.
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +21,7 @@ from processes import output_of
 import convkit
 from convkit import _core, gradients, graph, layers, ops
 from convkit.graph import Symbol, Variable
-from convkit.models.steps import Prediction, Scores, TrainingStep
+from convkit.models.steps import Evaluation, Prediction, Scores, TrainingStep
 from convkit.program import SOURCE_TYPES, Program, gather
 
 SEEDS = range(40)
@@ -62,7 +64,7 @@ def interpret(program: Program, dtype: str, fed: dict[int, np.ndarray], n: int) 
             continue
         symbols = [value for value in (*node.inputs, *node.outputs) if value is not None]
         per_sample = any(bool(s.shape) and s.shape[0] is None for s in symbols)
-        _core.run_kernel(node.kernel, node.spec, n if per_sample else 1, dtype, tuple(arrays))
+        _core.run_kernel(node.kernel, node.spec, n if per_sample else 1, dtype, arrays, ())
     return values
 
 
@@ -231,15 +233,15 @@ def test_the_arena_grows_with_the_batch_and_keeps_serving_smaller_ones():
 def test_a_lenet_training_step_gives_the_bits_of_its_nodes_one_by_one():
     step, x, y = lenet_step()
     order = np.random.default_rng(1).permutation(40)
-    step.bind(x, y, order)
-    fed = {id(step.x): x, id(step.y): y, id(step.index): order}
-    for first, last in ((0, 16), (16, 29)):
-        fed[id(step.index)] = order[first:last]
-        expected = interpret(step.program, "float32", fed, last - first)
-        step.program.run(first, last, 16)
-        for symbol in step.program._symbols:
-            if symbol.variable is not None:
-                assert symbol.variable.value.tobytes() == expected[id(symbol)].tobytes()
+    fed = {id(step.x): x, id(step.y): y}
+    with step.on(x, y, order):
+        for first, last in ((0, 16), (16, 29)):
+            fed[id(step.index)] = order[first:last]
+            expected = interpret(step.program, "float32", fed, last - first)
+            step.program.run(first, last, 16)
+            for symbol in step.program._symbols:
+                if symbol.variable is not None:
+                    assert symbol.variable.value.tobytes() == expected[id(symbol)].tobytes()
 
 
 # ---- samples and sources -----------------------------------------------------------------------
@@ -261,19 +263,25 @@ def test_rows_are_gathered_from_sources_of_every_type(dtype):
 
 
 @pytest.mark.parametrize("wrong", [-1, 4, 2**62, -(2**62)])
-def test_an_index_outside_its_source_is_caught_before_anything_is_read(wrong):
+@pytest.mark.parametrize(("batch", "done"), [(1, 2), (2, 2), (3, 0)])
+def test_an_index_outside_its_source_is_caught_before_the_step_that_would_read_it(
+    wrong, batch, done
+):
     x = source_symbol((3,), "uint8", "source")
     index = Symbol((None,), "int64", place="fed")
     y = gather(x, index, "float64")
     program = Program("float64", results=[y])
     order = np.array([0, 1, wrong], np.int64)
+    source = np.arange(10, 22, dtype=np.uint8).reshape(4, 3)
     result = np.full((3, 3), 7.0)
-    for symbol, array in ((x, np.ones((4, 3), np.uint8)), (index, order), (y, result)):
+    for symbol, array in ((x, source), (index, order), (y, result)):
         program.bind(symbol, array)
     with pytest.raises(IndexError, match=f"index {wrong} is outside the 4 rows"):
-        program.run(0, 3, 1)
-    np.testing.assert_array_equal(result, 7.0)
+        program.run(0, 3, batch)
+    np.testing.assert_array_equal(result[:done], source[:done])  # the steps before it
+    np.testing.assert_array_equal(result[done:], 7.0)
     assert program.run(0, 2, 1) == 2  # the rows before it are good
+    np.testing.assert_array_equal(result[:2], source[:2])
 
 
 def test_labels_that_int32_cannot_hold_become_no_class():
@@ -383,6 +391,57 @@ def test_nodes_that_do_not_fit_are_refused():
     native.node("add", spec, [four, four, four])  # and nothing of the refused is left behind
 
 
+# ---- arrays come and go ------------------------------------------------------------------------
+
+
+def test_a_step_holds_its_arrays_only_while_it_is_on_them():
+    step, x, y = lenet_step()
+    order = np.arange(40)
+    held = [weakref.ref(array) for array in (x, y, order)]
+    with step.on(x, y, order):
+        del x, y, order
+        assert step.program.run(0, 40, 16) == 40  # the program keeps them alive
+        assert all(reference() is not None for reference in held)
+    assert all(reference() is None for reference in held)
+    with pytest.raises(ValueError, match="never bound"):
+        step.program.run(0, 40, 16)
+
+
+def test_a_step_is_at_work_on_one_thing_at_a_time():
+    step, x, y = lenet_step()
+    order = np.arange(40)
+    with step.on(x, y, order):
+        with (
+            pytest.raises(RuntimeError, match="one that is being trained"),
+            step.on(x[:3], y[:3], order[:3]),
+        ):
+            pass
+        assert step.program.run(0, 40, 16) == 40  # still on the first arrays
+    with pytest.raises(ZeroDivisionError), step.on(x, y, order):
+        raise ZeroDivisionError
+    with step.on(x, y, order):
+        assert step.program.run(0, 40, 16) == 40
+
+
+@pytest.mark.parametrize("batch", [4, 0], ids=["run", "failed run"])
+def test_predictions_and_evaluations_let_go_of_their_arrays(batch):
+    model = convkit.models.lenet()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    x, y = np.zeros((8, 28, 28, 1), np.float32), np.zeros(8, np.int32)
+    prediction = Prediction(model, x)
+    evaluation = Evaluation(model, x, y, Scores(model.loss, []))
+    held = [weakref.ref(array) for array in (x, y)]
+    for run, arrays in ((prediction.run, (x,)), (evaluation.run, (x, y))):
+        if batch:
+            run(*arrays, batch)
+        else:
+            with pytest.raises(ValueError, match="batch_size >= 1"):
+                run(*arrays, batch)
+    del x, y, arrays
+    gc.collect()  # the traceback of an error holds frames, and they their arguments
+    assert all(reference() is None for reference in held)
+
+
 # ---- state -------------------------------------------------------------------------------------
 
 
@@ -430,8 +489,6 @@ def test_ctrl_c_ends_a_run_within_200_ms():
     step, x, y = lenet_step()
     count = 2**22  # minutes of work
     order = np.zeros(count, np.int64)
-    step.bind(x, y, order)
-    step.program.run(0, 32, 32)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     waits = []
     try:
@@ -442,16 +499,19 @@ def test_ctrl_c_ends_a_run_within_200_ms():
                 sent.append(time.perf_counter())
                 signal.raise_signal(signal.SIGINT)
 
-            timer = threading.Timer(0.15, interrupt)
-            timer.start()
-            with pytest.raises(KeyboardInterrupt):
-                step.program.run(0, count, 32)
+            with step.on(x, y, order):
+                step.program.run(0, 32, 32)
+                timer = threading.Timer(0.15, interrupt)
+                timer.start()
+                with pytest.raises(KeyboardInterrupt):
+                    step.program.run(0, count, 32)
             waits.append(time.perf_counter() - sent[0])
             timer.join()
     finally:
         signal.signal(signal.SIGINT, before)
     assert min(waits) < 0.2
-    assert step.program.run(0, 64, 32) == 64
+    with step.on(x, y, order):
+        assert step.program.run(0, 64, 32) == 64
 
 
 def test_programs_of_their_own_run_in_several_threads_at_once():

@@ -8,10 +8,12 @@ import json
 import os
 import pty
 import random
+import re
 import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -210,7 +212,7 @@ def test_the_gradient_goes_through_the_values_that_dropout_kept(float64, rng):
 
     def loss() -> float:
         drop._state.assign(start)
-        return model.train_on_batch(x, y)["loss"]
+        return model.train_on_batch(x, y)
 
     directional_check(model, gradients, loss, rng)
 
@@ -508,6 +510,30 @@ def test_a_callback_can_change_the_learning_rate(float64):
     assert history.history["loss"] == [1.0, 0.0, 0.0]  # w = 0 + 0.5 * 2
 
 
+def test_fit_inside_a_batch_of_fit_is_refused_and_inside_an_epoch_taken(float64):
+    class Again(callbacks.Callback):
+        def again(self):
+            self.model.fit(np.ones((2, 1)), np.ones((2, 1)), verbose=0)
+
+    class AtBatch(Again):
+        def on_train_batch_end(self, batch, logs=None):
+            self.again()
+
+    class AtEpoch(Again):
+        def on_epoch_end(self, epoch, logs=None):
+            self.again()
+
+    model = Sequential([Input((1,)), layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+    model.compile(optimizers.SGD(0.25), "mse")
+    x, y = np.ones((2, 1)), np.ones((2, 1))
+    with pytest.raises(RuntimeError, match="a model at rest, got one that is being trained"):
+        model.fit(x, y, callbacks=[AtBatch()], verbose=0)
+    assert model.get_weights()[0] == 0.5  # whole, and at rest again
+    history = model.fit(x, y, epochs=2, callbacks=[AtEpoch()], verbose=0)
+    assert history.history["loss"] == [0.25, 0.015625]  # each other update was the callback's
+    assert model.optimizer.iterations.numpy() == 5
+
+
 # ---- what is shown -----------------------------------------------------------------------------
 
 
@@ -525,19 +551,37 @@ def test_fit_is_quiet_when_told_so_or_where_there_is_no_terminal(capfd, verbose)
     assert capfd.readouterr() == ("", "")
 
 
+class Slow(callbacks.Callback):
+    """Batches that take long enough for the bar to show each of them."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        time.sleep(0.12)
+
+
+EPOCH = r"Epoch {}/2 - \d+\.\d s - accuracy: \d\.\d{{4}} - loss: \d+\.\d{{4}}"
+EVALUATED = r"10 samples in \d+\.\d\d s - accuracy: \d\.\d{4} - loss: \d+\.\d{4}"
+
+
+def assert_lines(lines: list[str], *patterns: str) -> None:
+    assert len(lines) == len(patterns), lines
+    for line, pattern in zip(lines, patterns, strict=True):
+        assert re.fullmatch(pattern, line), line
+
+
 def test_verbose_2_prints_a_line_per_epoch(capfd):
     small_fit(verbose=2)
     out, err = capfd.readouterr()
-    lines = (out + err).splitlines()
-    assert [line.split(" - ")[0] for line in lines[:2]] == ["Epoch 1/2", "Epoch 2/2"]
-    assert all("loss: " in line and "accuracy: " in line for line in lines[:2])
+    assert "\r" not in out + err
+    assert_lines((out + err).split("\n"), EPOCH.format(1), EPOCH.format(2), EVALUATED, "")
 
 
 def test_verbose_1_shows_the_bar_wherever_it_goes(capfd):
-    small_fit(verbose=1)
+    small_fit(verbose=1, callbacks=[Slow()])
     text = "".join(capfd.readouterr())
-    assert "Epoch 1/2" in text
-    assert "3/3" in text
+    for epoch in (1, 2):
+        for step in range(4):
+            assert f"\rEpoch {epoch}/2 {step}/3 " in text
+    assert_lines(left_on_screen(text), EPOCH.format(1), EPOCH.format(2), EVALUATED)
 
 
 @pytest.mark.parametrize("verbose", [3, "loud", None, -1])
@@ -546,28 +590,34 @@ def test_an_unknown_verbose_is_an_error(verbose):
         small_fit(verbose=verbose)
 
 
-@pytest.mark.parametrize(
-    ("rows", "columns"),
-    [(24, 80), (50, 160), (0, 0)],
-    ids=["narrow", "wide", "of no known size"],
-)
-def test_a_terminal_sees_step_time_loss_metrics_and_validation(tmp_path, rows, columns):
-    code = """if True:
-        import numpy as np
-        import convkit
-        from convkit import layers
-        model = convkit.Sequential([layers.Input((5,)), layers.Dense(3, "softmax")])
-        model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
-        x = np.random.default_rng(0).random((70, 5))
-        model.fit(x, x[:, :3], batch_size=16, epochs=2, validation_split=0.3)
-    """
+ON_A_TERMINAL = """if True:
+    import time
+    import numpy as np
+    import convkit
+    from convkit import layers
+    class Slow(convkit.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            time.sleep(0.12)
+    model = convkit.Sequential([layers.Input((5,)), layers.Dense(3, "softmax")])
+    model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
+    x = np.random.default_rng(0).random((70, 5))
+    model.fit(x, x[:, :3], batch_size=16, epochs=2, validation_split=0.3, callbacks=[Slow()])
+"""
+
+
+def shown_on_terminal(
+    code: str, folder: os.PathLike, rows: int, columns: int, stdout: int | None = None
+) -> str:
+    """All that Python writes to a terminal of this size; stdout: None for the terminal too."""
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
     with subprocess.Popen(
         [sys.executable, "-c", code],
-        cwd=tmp_path,
+        cwd=folder,
+        env={**environment, "PYTHONIOENCODING": "utf-8"},
         stderr=child,
-        stdout=child,
+        stdout=child if stdout is None else stdout,
     ) as process:
         os.close(child)
         shown = b""
@@ -582,11 +632,46 @@ def test_a_terminal_sees_step_time_loss_metrics_and_validation(tmp_path, rows, c
     os.close(parent)
     text = shown.decode()
     assert process.returncode == 0, text
-    for wanted in ("Epoch 1/2", "Epoch 2/2", "4/4", "00:00<", "loss: ", "accuracy: "):
-        assert wanted in text
-    last = text.replace("\r", "\n").strip().splitlines()[-1]
-    for wanted in ("loss: ", "accuracy: ", "val_loss: ", "val_accuracy: "):
-        assert wanted in last
+    return text
+
+
+def left_on_screen(text: str) -> list[str]:
+    """The lines that remain where a carriage return goes back over what was written."""
+    lines = []
+    for written in text.replace("\r\n", "\n").split("\n"):
+        line = ""
+        for part in written.split("\r"):
+            line = part + line[len(part) :]
+        lines.append(line.rstrip())
+    assert lines.pop() == ""  # all ends with a new line
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "stdout", "width"),
+    [
+        (24, 80, None, 80),
+        (50, 160, None, 160),
+        (0, 0, None, 80),
+        (24, 62, subprocess.DEVNULL, 62),
+        (24, 160, subprocess.DEVNULL, 160),
+    ],
+    ids=["narrow", "wide", "of no known size", "narrow, output piped", "wide, output piped"],
+)
+def test_a_terminal_sees_step_time_loss_metrics_and_validation(
+    tmp_path, rows, columns, stdout, width
+):
+    text = shown_on_terminal(ON_A_TERMINAL, tmp_path, rows, columns, stdout)
+    drawn = [part for part in re.split(r"[\r\n]+", text) if re.match(r"Epoch \d/2 \d/4 ", part)]
+    assert {len(bar) for bar in drawn} == {width}
+    scores = r"accuracy: \d\.\d{4} - loss: \d+\.\d{4}"
+    for epoch in (1, 2):
+        assert any(bar.startswith(f"Epoch {epoch}/2 0/4 ") for bar in drawn)
+        for step in (1, 2, 3, 4):
+            wanted = rf"Epoch {epoch}/2 {step}/4 \S+ +\d\d:\d\d<\d\d:\d\d, {scores}"
+            assert any(re.fullmatch(wanted, bar) for bar in drawn), drawn
+    validation = r" - val_accuracy: \d\.\d{4} - val_loss: \d+\.\d{4}"
+    assert_lines(left_on_screen(text), *(EPOCH.format(n) + validation for n in (1, 2)))
 
 
 # ---- evaluate, train_on_batch, metrics ---------------------------------------------------------
@@ -619,10 +704,13 @@ def test_train_on_batch_gives_what_was_before_the_update_and_updates(float64):
     model = Sequential([Input((1,)), layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
     model.compile(optimizers.SGD(0.25), "mse", metrics=["mae"])
     x, y = np.ones((2, 1)), np.ones((2, 1))
-    assert model.train_on_batch(x, y) == {"loss": 1.0, "mae": 1.0}
+    assert model.train_on_batch(x, y) == [1.0, 1.0]
     assert model.get_weights()[0] == 0.5
-    assert model.train_on_batch(x, y) == {"loss": 0.25, "mae": 0.5}
-    assert model.optimizer.iterations.numpy() == 2
+    assert model.train_on_batch(x, y) == [0.25, 0.5]
+    assert model.get_weights()[0] == 0.75
+    expected = {"loss": 0.0625, "mae": 0.25}
+    assert model.train_on_batch(x, y, return_dict=True) == expected
+    assert model.optimizer.iterations.numpy() == 3
 
 
 @pytest.mark.parametrize(
@@ -672,7 +760,7 @@ def test_a_loss_of_ones_own_is_trained_with(float64):
 
     model = Sequential([Input((1,)), layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
     model.compile(optimizers.SGD(0.25), doubled)
-    assert model.train_on_batch(np.ones((2, 1)), np.ones((2, 1))) == {"loss": 2.0}
+    assert model.train_on_batch(np.ones((2, 1)), np.ones((2, 1))) == 2.0
     assert model.get_weights()[0] == 1.0
 
 
@@ -851,7 +939,7 @@ def test_set_random_seed_seeds_everything_that_draws():
         assert draws[0] == draws[1]
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "1", None, True])
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "1", None])
 def test_a_seed_out_of_range_is_an_error(seed):
     with pytest.raises((ValueError, TypeError), match="set_random_seed: expected"):
         convkit.utils.set_random_seed(seed)

@@ -194,14 +194,15 @@ class Model(Layer):
             raise ValueError(f"{op}: expected a compiled model, got one without compile(...)")
         if self.loss is None:
             raise ValueError(f"{op}: expected a loss, got compile(...) without one")
-        self._build_for(x)
+        self._build_for(op, x)
         return self.loss
 
-    def _build_for(self, x: Any) -> None:
+    def _build_for(self, op: str, x: Any) -> None:
         """Builds a model that waited for the shape of its first input."""
+        if not self._layers:
+            raise geometry.fail(op, "a model with at least one layer", "none")
         if not self.built:
             self.build((None, *np.shape(x)[1:]))
-            self._require_built("build")
 
     def _program(self, kind: str, make: Any, *arrays: np.ndarray) -> Any:
         """The program for arrays of these dtypes, recorded at first use."""
@@ -408,7 +409,7 @@ class Model(Layer):
         Returns:
             (N, ...) of the model's dtype.
         """
-        self._build_for(x)
+        self._build_for("predict", x)
         batch = geometry.integer(
             "predict", "batch_size", 32 if batch_size is None else batch_size, 1
         )

@@ -112,12 +112,9 @@ class TrainingStep:
         if not self._lock.acquire(blocking=False):
             raise RuntimeError("fit: expected a model at rest, got one that is being trained")
         try:
-            self.program.bind(self.x, x)
-            self.program.bind(self.y, y)
-            self.program.bind(self.index, order)
-            yield
+            with self.program.bound((self.x, x), (self.y, y), (self.index, order)):
+                yield
         finally:
-            self.program.unbind(self.x, self.y, self.index)
             self._lock.release()
 
 
@@ -140,12 +137,9 @@ class Evaluation:
 
     def run(self, x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, float]:
         """The loss and the metrics over all rows; one thread at a time."""
-        with self._lock:
-            self.program.bind(self.x, x)
-            self.program.bind(self.y, y)
+        with self._lock, self.program.bound((self.x, x), (self.y, y)):
             self.scores.reset()
             self.program.run(0, len(x), batch_size)
-            self.program.unbind(self.x, self.y)
             return self.scores.logs()
 
 
@@ -165,9 +159,6 @@ class Prediction:
     def run(self, x: np.ndarray, batch_size: int) -> np.ndarray:
         """The outputs for all rows; one thread at a time."""
         y = np.empty((len(x), *(s for s in self.shape if s is not None)), self.y.dtype)
-        with self._lock:
-            self.program.bind(self.x, x)
-            self.program.bind(self.y, y)
+        with self._lock, self.program.bound((self.x, x), (self.y, y)):
             self.program.run(0, len(x), batch_size)
-            self.program.unbind(self.x, self.y)
         return y

@@ -80,10 +80,10 @@ def flags(op: str, needs: Sequence[bool] | None, count: int) -> tuple[bool, ...]
     return tuple(bool(need) for need in needs)
 
 
-def outs(op: str, out: Any, count: int) -> tuple[Any, ...]:
-    """`out` of a backward op, one array or None per array argument."""
+def outs(op: str, out: Any, count: int) -> tuple[Any, ...] | None:
+    """`out` of a backward op, one array or None per array argument; None if none is given."""
     if out is None:
-        return (None,) * count
+        return None
     if count == 1 and not isinstance(out, (tuple, list)):
         return (out,)
     if not isinstance(out, (tuple, list)) or len(out) != count:
@@ -100,12 +100,12 @@ def backward(
     outputs: Sequence[Any],
     dy: Any,
     needs: Sequence[bool],
-    out: Sequence[Any],
+    out: Sequence[Any] | None,
 ) -> list[Any]:
     """The gradients of one kernel call, by that kernel's rule, written to `out` where given."""
     dtype = dtype_of(dy)
     targets: list[Any] | None = None
-    if any(given is not None for given in out):
+    if out is not None:
         targets = [None] * len(inputs)
         for i, (given, value) in enumerate(zip(out, inputs, strict=True)):
             if given is None or value is None or not needs[i]:
@@ -115,7 +115,7 @@ def backward(
                 targets[i] = given
     one = gradients.Call(spec, n, inputs, outputs, dtype, needs, targets)
     found = gradients.backward(kernel, dy, one)
-    if targets is not None:
+    if out is not None:
         for i, given in enumerate(out):
             if given is not None and found[i] is not None and found[i] is not given:
                 given[...] = found[i]
@@ -169,12 +169,13 @@ def spatial_backward(
     dy: Any,
     needs: Sequence[bool],
     data_format: str,
-    out: Sequence[Any],
+    out: Sequence[Any] | None,
 ) -> list[Any]:
     """Gradients of `spatial`; dy and inputs[0] are NHWC, dx comes out in data_format."""
     n = inputs[0].shape[0]
     if data_format == "channels_last":
         return backward(op, kernel, spec, n, inputs, [None], dy, needs, out)
-    found = backward(op, kernel, spec, n, inputs, [None], dy, needs, [None, *out[1:]])
-    found[0] = from_channels_last(found[0], data_format, out[0], op)
+    dx, rest = (None, None) if out is None else (out[0], [None, *out[1:]])
+    found = backward(op, kernel, spec, n, inputs, [None], dy, needs, rest)
+    found[0] = from_channels_last(found[0], data_format, dx, op)
     return found

@@ -136,12 +136,20 @@ def concatenate_backward(
         like = [_Shaped(tuple(head)), arrays[i]]
         wanted = [any(needs[:i]), needs[i]]
         rest, piece = _call.backward(
-            op, "concatenate", spec, n, like, [None], rest, wanted, [None, outs[i]]
+            op,
+            "concatenate",
+            spec,
+            n,
+            like,
+            [None],
+            rest,
+            wanted,
+            None if outs is None else [None, outs[i]],
         )
         found.append(piece)
         if rest is None:
             rest = _Shaped(tuple(head))
-    found.append(_first(rest, needs[0], outs[0], len(arrays)))
+    found.append(_first(rest, needs[0], None if outs is None else outs[0], len(arrays)))
     return tuple(reversed(found))
 
 

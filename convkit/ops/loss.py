@@ -10,18 +10,13 @@ from convkit.geometry import Shape
 from convkit.ops import _call
 
 
-def _pair(op: str, y_true: Any, y_pred: Any, from_logits: bool) -> tuple[Any, Any, Any, Shape]:
-    y_true, y_pred = _call.arguments(op, ("y_true", "y_pred"), (y_true, y_pred))
-    spec, shape = geometry.loss(op, tuple(y_true.shape), tuple(y_pred.shape), False, from_logits)
-    return y_true, y_pred, spec, shape
-
-
 def _samples(y_pred: Any) -> int | None:
     return None if y_pred.shape[0] is None else 1
 
 
 def _forward(op: str, y_true: Any, y_pred: Any, from_logits: bool, out: Any) -> Any:
-    y_true, y_pred, spec, shape = _pair(op, y_true, y_pred, from_logits)
+    y_true, y_pred = _call.arguments(op, ("y_true", "y_pred"), (y_true, y_pred))
+    spec, shape = geometry.loss(op, tuple(y_true.shape), tuple(y_pred.shape), False, from_logits)
     return _call.run(op, spec, _samples(y_pred), [y_true, y_pred], shape, out, op)
 
 
@@ -29,8 +24,8 @@ def _backward(
     op: str, dy: Any, y_true: Any, y_pred: Any, from_logits: bool, needs: Any, out: Any
 ) -> tuple[Any, Any]:
     name = f"{op}_backward"
-    y_true, y_pred, spec, shape = _pair(name, y_true, y_pred, from_logits)
-    dy, _ = _call.arguments(name, ("dy", "y_pred"), (dy, y_pred))
+    dy, y_true, y_pred = _call.arguments(name, ("dy", "y_true", "y_pred"), (dy, y_true, y_pred))
+    spec, shape = geometry.loss(name, tuple(y_true.shape), tuple(y_pred.shape), False, from_logits)
     geometry.same_shape(name, "dy", tuple(dy.shape), shape, ", one value per row")
     needs, out = _call.flags(name, needs, 2), _call.outs(name, out, 2)
     found = _call.backward(
@@ -133,7 +128,7 @@ def sparse_categorical_crossentropy_backward(
         [None],
         dy,
         (False, needs[1]),
-        (None, out[1]),
+        None if out is None else (None, out[1]),
     )
     return None, found[1]
 

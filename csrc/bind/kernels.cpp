@@ -71,23 +71,25 @@ bool is_float64(const std::string& dtype) {
     return dtype == "float64";
 }
 
-void run_kernel(const std::string& name, const py::object& spec, int64_t n,
-                const std::string& dtype, const py::tuple& arrays) {
-    Call call(name, spec, n, is_float64(dtype));
-    for (const py::handle array : arrays) call.add(array);
-    call.run();
-}
-
-py::array compute(const std::string& name, const py::object& spec, int64_t n,
-                  const std::string& dtype, const py::sequence& inputs,
-                  const std::vector<py::ssize_t>& shape) {
+py::list run_kernel(const std::string& name, const py::object& spec, int64_t n,
+                    const std::string& dtype, const py::sequence& inputs,
+                    const py::sequence& outputs) {
     const bool float64 = is_float64(dtype);
     Call call(name, spec, n, float64);
     for (const py::handle input : inputs) call.add(input);
-    const py::array result(float64 ? py::dtype::of<double>() : py::dtype::of<float>(), shape);
-    call.add(result);
+    py::list results;
+    for (const py::handle output : outputs) {
+        if (py::isinstance<py::tuple>(output)) {
+            const auto shape = py::cast<std::vector<py::ssize_t>>(output);
+            results.append(
+                py::array(float64 ? py::dtype::of<double>() : py::dtype::of<float>(), shape));
+        } else {
+            results.append(output);
+        }
+        call.add(results[results.size() - 1]);
+    }
     call.run();
-    return result;
+    return results;
 }
 
 bool ready(const py::tuple& values, bool last_optional) {
@@ -106,11 +108,11 @@ bool ready(const py::tuple& values, bool last_optional) {
 }  // namespace
 
 void bind_kernels(py::module_& m) {
-    m.def("run_kernel", &run_kernel, py::arg("name"), py::arg("spec"), py::arg("n"),
-          py::arg("dtype"), py::arg("arrays"),
-          "Runs the kernel `name` on n samples; None stands for an optional array.");
-    m.def("compute", &compute, py::arg("name"), py::arg("spec"), py::arg("n"), py::arg("dtype"),
-          py::arg("inputs"), py::arg("shape"), "Runs a kernel with one result and returns it.");
+    m.def(
+        "run_kernel", &run_kernel, py::arg("name"), py::arg("spec"), py::arg("n"), py::arg("dtype"),
+        py::arg("inputs"), py::arg("outputs"),
+        "Runs the kernel `name` on n samples and returns its outputs. An output is the shape of an "
+        "array to make, an array to write to, or None where it is optional.");
     m.def(
         "ready", &ready, py::arg("values"), py::arg("last_optional"),
         "Whether all values are arrays of one float dtype that kernels take as they are; the last "

@@ -36,7 +36,7 @@ Vec<T> clip(Vec<T> v) {
 // g where clip leaves v as it is, else 0 (NaN for a NaN in g).
 template <class T>
 Vec<T> unless_clipped(Vec<T> v, Vec<T> g) {
-    return (v < broadcast(kLowest<T>)) | (v > broadcast(kHighest<T>)) ? g * 0 : g;
+    return ((v < broadcast(kLowest<T>)) | (v > broadcast(kHighest<T>))) ? g * 0 : g;
 }
 
 // Up to kLanes rows, side by side.

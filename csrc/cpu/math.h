@@ -81,7 +81,7 @@ static inline Vec<T> larger(Vec<T> v, T bound) {
 // The larger of two, NaN where either is NaN.
 template <class T>
 static inline Vec<T> maximum(Vec<T> a, Vec<T> b) {
-    return (a > b) | (a != a) ? a : b;
+    return ((a > b) | (a != a)) ? a : b;
 }
 
 template <class T>

@@ -77,7 +77,7 @@ CONVKIT_INLINE inline void for_each_channel_vector(int64_t channels, Body body) 
 template <class T>
 struct Max {
     static T start() { return -std::numeric_limits<T>::infinity(); }
-    static Vec<T> add(Vec<T> best, Vec<T> v) { return (best >= v) | (best != best) ? best : v; }
+    static Vec<T> add(Vec<T> best, Vec<T> v) { return ((best >= v) | (best != best)) ? best : v; }
     static Vec<T> finish(const Pool2d&, int64_t, int64_t, Vec<T> best) { return best; }
 };
 
