@@ -123,7 +123,7 @@ def _columns() -> int:
     """The width of the terminal behind standard error; 80 where nobody knows."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):  # standard error may be any object, or none
         return 80
 
 

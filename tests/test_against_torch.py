@@ -144,7 +144,7 @@ def comparable(case: Case) -> bool:
     return not (case in [*MAX_POOL2D, *AVG_POOL2D] and case.options.get("ceil_mode") and uneven)
 
 
-@pytest.mark.parametrize("case", filter(comparable, CASES), ids=str)
+@pytest.mark.parametrize("case", list(filter(comparable, CASES)), ids=str)
 def test_torch_agrees(case):
     given, dy, _, _ = expected(case)
     tensors = [

@@ -15,7 +15,7 @@ from convkit.cli import data, trained
 from convkit.cli.errors import CommandError
 
 # Epochs, batch size and Adam's learning rate: few images want small batches, and often.
-_FOR_DIGITS = (20, 32, 0.002)
+_FOR_DIGITS = (20, 32, 0.003)
 _FOR_OTHERS = (5, 128, 0.001)
 
 
@@ -70,11 +70,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _verbosity() -> int:
-    """1, a bar, on a terminal that says how large it is; else 2, a line per epoch."""
-    try:
-        return 1 if all(os.get_terminal_size(sys.stderr.fileno())) else 2
-    except (OSError, ValueError):
-        return 2
+    """1, a bar, on a terminal; else 2, a line per epoch."""
+    return 1 if sys.stderr.isatty() else 2
 
 
 def report(model: Any, test: Any) -> None:

@@ -121,6 +121,7 @@ class Model(Layer):
 
     def call(self, x: Any, training: bool = False) -> Any:
         """The output for a symbol or an array, layer by layer."""
+        self._require_built("call")
         assert self.inputs is not None and self.outputs is not None
         values = {id(self.inputs): x}
         for layer, source, result in self._calls:
@@ -473,6 +474,8 @@ class Sequential(Model):
 
     def build(self, input_shape: Any) -> None:
         """Makes the weights for inputs of this shape, the batch included: (None, 28, 28, 1)."""
+        if not self._layers:
+            raise ValueError(f"{self.name}: expected at least one layer, got none")
         if self._input is None:
             self._input = _input(tuple(input_shape), None)
         self._rebuild()
