@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from convkit import _core
 from convkit.geometry import fail
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -68,11 +69,12 @@ def float_arrays(op: str, names: Sequence[str], values: Sequence[object]) -> lis
 
 def label_array(op: str, name: str, value: object, classes: int) -> np.ndarray:
     """Labels 0 .. classes - 1 as int32; whole floats are taken too."""
+    labels = _core.labels(value, classes)
+    if labels is not None:
+        return labels
     array = _numpy(op, name, value)
-    if array.dtype.kind == "f" and not (
-        np.isfinite(array).all() and np.array_equal(array, np.trunc(array))
-    ):
-        raise fail(op, f"{name} to hold whole numbers", "fractions, NaN or infinity")
+    if array.dtype.kind == "f" and not np.array_equal(array, np.trunc(array)):
+        raise fail(op, f"{name} to hold whole numbers", "fractions or NaN")
     if array.size and not (array.min() >= 0 and array.max() < classes):
         worst = array.max() if array.min() >= 0 else array.min()
         raise fail(op, f"{name} between 0 and {classes - 1}", f"the label {worst}")

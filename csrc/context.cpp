@@ -24,8 +24,9 @@
 namespace convkit {
 namespace {
 
-// Waking a thread costs some microseconds: each further thread must get at least this much work.
-constexpr double kNanosecondsPerThread = 20000;
+// Waking threads costs some microseconds, or one where they wait together (Team): what each must
+// get at least, in nanoseconds.
+constexpr double kWorthWaking = 10000, kWorthSharing = 3000;
 // Pieces per thread: enough to even out a core that is slowed down by others.
 constexpr int64_t kPiecesPerThread = 4;
 
@@ -225,7 +226,8 @@ void* scratch(ScratchSlot slot, size_t bytes) {
 
 void parallel_for(const Context& context, int64_t count, double cost, RangeBody body, void* data) {
     if (count <= 0) return;
-    const double wanted = static_cast<double>(count) * cost / kNanosecondsPerThread;
+    const double worth = team ? kWorthSharing : kWorthWaking;
+    const double wanted = static_cast<double>(count) * cost / worth;
     const int64_t useful =
         wanted < context.threads ? static_cast<int64_t>(wanted) : context.threads;
     const int threads = static_cast<int>(std::min(useful, count));

@@ -43,7 +43,7 @@ def conv2d(x, kernel, bias, *, strides=1, padding="valid", dilation_rate=1, grou
     steps, dilation = pair(strides), pair(dilation_rate)
     border = pads(x, kernel.shape[:2], steps, dilation, padding)
     wide = functional.pad(images(x), border)
-    filters = kernel.permute(3, 2, 0, 1)
+    filters = kernel.permute(3, 2, 0, 1).contiguous()
     y = functional.conv2d(wide, filters, bias, steps, 0, dilation, groups)
     return channels_last(y)
 

@@ -44,7 +44,7 @@ def gradients_of(model, x, y) -> tuple[float, list[np.ndarray]]:
     """The first step of SGD with momentum leaves the gradient itself in the velocity, negated."""
     optimizer = optimizers.SGD(1.0, momentum=0.5)
     model.compile(optimizer, "sparse_categorical_crossentropy")
-    loss = model.train_on_batch(x, y)["loss"]
+    loss = model.train_on_batch(x, y)
     return loss, [-optimizer.slot(v, "velocity").numpy() for v in model.trainable_weights]
 
 

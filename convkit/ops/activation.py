@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from convkit import geometry
+from convkit import geometry, graph
 from convkit.ops import _call
+
+LEAKY_SLOPE = 0.2  # Keras's default
 
 
 def _spec(kind: str, x: Any, slope: float = 0.0) -> tuple[Any, int | None]:
@@ -58,7 +60,7 @@ def relu_backward(dy: Any, x: Any, *, needs: Any = None, out: Any = None) -> Any
     return _backward("relu", dy, x, needs, out)
 
 
-def leaky_relu(x: Any, negative_slope: float = 0.2, *, out: Any = None) -> Any:
+def leaky_relu(x: Any, negative_slope: float = LEAKY_SLOPE, *, out: Any = None) -> Any:
     """x where x > 0, else negative_slope * x (Maas et al., 2013).
 
     Args:
@@ -70,7 +72,7 @@ def leaky_relu(x: Any, negative_slope: float = 0.2, *, out: Any = None) -> Any:
 
 
 def leaky_relu_backward(
-    dy: Any, x: Any, negative_slope: float = 0.2, *, needs: Any = None, out: Any = None
+    dy: Any, x: Any, negative_slope: float = LEAKY_SLOPE, *, needs: Any = None, out: Any = None
 ) -> Any:
     """The gradient of `leaky_relu`."""
     slope = _slope("leaky_relu_backward", negative_slope)
@@ -174,9 +176,10 @@ def named(op: str, activation: str | None) -> str | None:
 
 def apply(op: str, name: str, y: Any, out: Any) -> Any:
     """An activation on the fresh result of an op, in place where that is possible."""
+    if out is None and isinstance(y, np.ndarray) and name in geometry.ACTIVATION_KINDS:
+        spec = geometry.activation(name, y.size, LEAKY_SLOPE if name == "leaky_relu" else 0.0)
+        return graph.call("activation", spec, 1, [y], [y], _call.dtype_of(y))[0]
     forward, _ = FUNCTIONS[name]
-    if out is None and isinstance(y, np.ndarray):
-        out = y
     return forward(y, out=out)
 
 

@@ -105,6 +105,31 @@ bool ready(const py::tuple& values, bool last_optional) {
     return true;
 }
 
+template <class T>
+bool narrow(const py::handle array, int64_t classes, int32_t* labels) {
+    const ArrayView from = view(array);
+    const T* values = static_cast<const T*>(from.data);
+    bool good = true;
+    for (int64_t i = 0; i < from.elements; ++i) {
+        good &= values[i] >= 0 && static_cast<int64_t>(values[i]) < classes;
+        labels[i] = static_cast<int32_t>(values[i]);
+    }
+    return good;
+}
+
+// Labels 0 .. classes - 1 as int32; None where they are not, or not whole numbers of a usual kind.
+py::object labels(const py::object& array, int64_t classes) {
+    if (!is_array(array) || !is_plain(array)) return py::none();
+    const auto source = py::reinterpret_borrow<py::array>(array);
+    py::array_t<int32_t> result(
+        std::vector<py::ssize_t>(source.shape(), source.shape() + source.ndim()));
+    bool good = false;
+    if (holds(array, 'i', 8)) good = narrow<int64_t>(array, classes, result.mutable_data());
+    if (holds(array, 'i', 4)) good = narrow<int32_t>(array, classes, result.mutable_data());
+    if (holds(array, 'u', 1)) good = narrow<uint8_t>(array, classes, result.mutable_data());
+    return good ? py::object(result) : py::none();
+}
+
 }  // namespace
 
 void bind_kernels(py::module_& m) {
@@ -117,6 +142,8 @@ void bind_kernels(py::module_& m) {
         "ready", &ready, py::arg("values"), py::arg("last_optional"),
         "Whether all values are arrays of one float dtype that kernels take as they are; the last "
         "may be None if it is optional.");
+    m.def("labels", &labels, py::arg("array"), py::arg("classes"),
+          "Labels 0 .. classes - 1 as int32, or None where it takes a closer look.");
     m.def("kernel_names", [] {
         std::vector<std::string> names;
         for (const KernelInfo& kernel : kernel_list()) names.push_back(kernel.name);

@@ -46,6 +46,12 @@ static inline void for_each_vector(const T* y, int64_t begin, int64_t end, Body 
         body(i, Part{head});
         i += head;
     }
+    for (; i + 4 * kLanes<T> <= end; i += 4 * kLanes<T>) {
+        body(i, Whole{});
+        body(i + kLanes<T>, Whole{});
+        body(i + 2 * kLanes<T>, Whole{});
+        body(i + 3 * kLanes<T>, Whole{});
+    }
     for (; i + kLanes<T> <= end; i += kLanes<T>) body(i, Whole{});
     if (i < end) body(i, Part{end - i});
 }
