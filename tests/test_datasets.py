@@ -492,7 +492,7 @@ def test_several_processes_at_once(dataset, mirror, tmp_path):
         f"data = download.fetch(download.Dataset('s', (file,), ({dataset.mirrors[0]!r},)), file)\n"
         f"assert hashlib.sha256(data).hexdigest() == {digest!r}\n"
     )
-    command = [sys.executable, "-W", "error", "-c", program]
+    command = [sys.executable, "-W", "error", "-P", "-c", program]
     processes = [subprocess.Popen(command) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     (path,) = (tmp_path / "shared" / "s").iterdir()
@@ -648,4 +648,4 @@ def test_importing_the_package_loads_no_downloader():
         "import sys; from convkit.datasets import digits, mnist; digits.load_data();"
         "sys.exit(any(name in sys.modules for name in ('pooch', 'requests', 'tqdm')))"
     )
-    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+    assert subprocess.run([sys.executable, "-P", "-c", program]).returncode == 0
