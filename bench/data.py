@@ -19,9 +19,9 @@ def training_data(
     MNIST is used if CONVKIT_DATA names a folder with `mnist/` in it and the network takes grey
     images of ten classes; a network with a larger input gets them with a border of zeros.
     """
-    folder = os.environ.get("CONVKIT_DATA")
+    folder = _folder()
     if folder and input_shape[2] == 1 and input_shape[0] >= 28 and classes == 10:
-        images, labels = _mnist(Path(folder) / "mnist", samples)
+        images, labels = _mnist(folder, samples)
         top, left = (input_shape[0] - 28) // 2, (input_shape[1] - 28) // 2
         x = np.zeros((len(images), *input_shape), np.float32)
         x[:, top : top + 28, left : left + 28, 0] = images / np.float32(255)
@@ -29,9 +29,15 @@ def training_data(
     return random_data(input_shape, classes, samples)
 
 
+def _folder() -> Path | None:
+    """Where MNIST lies, if it does."""
+    folder = Path(os.environ.get("CONVKIT_DATA", "")) / "mnist"
+    return folder if os.environ.get("CONVKIT_DATA") and folder.is_dir() else None
+
+
 def describe_data() -> str:
     """One line for the head of a table."""
-    return "MNIST" if os.environ.get("CONVKIT_DATA") else "random images, 10 % wrong labels"
+    return "MNIST" if _folder() else "random images, 10 % wrong labels"
 
 
 def random_data(

@@ -224,7 +224,7 @@ def _conv2d(
         (height, top + bottom, windows[0], stride_height),
         (width, left + right, windows[1], stride_width),
     ):
-        if size + pads < window or (padding == "same" and size == 0):
+        if size + pads < window or size == 0:
             raise fail(
                 op,
                 f"x, padding included, of at least the kernel's {windows[0]} x {windows[1]}",
@@ -232,7 +232,7 @@ def _conv2d(
             )
         out.append((size + pads - window) // stride + 1)
     shape = (n, out[0], out[1], filters)
-    _fits(op, "x", x)
+    _fits(op, "x, padding included,", (n, height + top + bottom, width + left + right, channels))
     _fits(op, "kernel", kernel)
     _fits(op, "the output", shape)
     spec = _core.Conv2d(
@@ -333,7 +333,10 @@ def _pool2d(
             count += 1
         out.append(count)
     shape = (n, out[0], out[1], channels)
-    _fits(op, "x", x)
+    line = width + sum(pads[1])
+    _fits(op, "x, padding included,", (n, height + sum(pads[0]), line, channels))
+    if line * channels > LARGEST:
+        raise fail(op, f"rows of at most {LARGEST} values, padding included", line * channels)
     _fits(op, "the output", shape)
     spec = _core.Pool2d(
         height=height,

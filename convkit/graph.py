@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -83,14 +84,12 @@ class Symbol:
         place: str = "arena",
         node: Node | None = None,
         variable: Variable | None = None,
-        name: str | None = None,
     ) -> None:
         self.shape = tuple(shape)
         self.dtype = dtype
         self.place = place
         self.node = node
         self.variable = variable
-        self.name = name
         self.history: tuple[Any, Symbol | list[Symbol] | None] | None = None
 
     @property
@@ -155,6 +154,7 @@ def call(
             None if shape is None else Symbol(tuple(shape), dtype, node=node) for shape in outputs
         ]
         return list(node.outputs)
+    assert n is not None  # only symbols leave it open
     return _core.run_kernel(kernel, spec, n, dtype, inputs, outputs)
 
 
@@ -196,18 +196,18 @@ def ordered_nodes(targets: Iterable[Symbol | Node]) -> list[Node]:
 
 
 # What a step does after its gradients are known: counters of random numbers that move on.
-_after_step: list[Callable[[], Node]] | None = None
+_after_step: ContextVar[list[Callable[[], Node]] | None] = ContextVar("_after_step", default=None)
 
 
 @contextmanager
 def training_step() -> Iterator[list[Callable[[], Node]]]:
     """While a training step is recorded: collects what `after_step` asks for."""
-    global _after_step
-    outer, _after_step = _after_step, []
+    asked: list[Callable[[], Node]] = []
+    token = _after_step.set(asked)
     try:
-        yield _after_step
+        yield asked
     finally:
-        _after_step = outer
+        _after_step.reset(token)
 
 
 def after_step(record: Callable[[], Node]) -> int:
@@ -216,7 +216,8 @@ def after_step(record: Callable[[], Node]) -> int:
     Returns:
         How many calls were asked for before: a number of this one's own within the step.
     """
-    if _after_step is None:
+    asked = _after_step.get()
+    if asked is None:
         return 0
-    _after_step.append(record)
-    return len(_after_step) - 1
+    asked.append(record)
+    return len(asked) - 1

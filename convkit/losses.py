@@ -65,7 +65,8 @@ class _CrossEntropy(Loss):
         node = source.node
         if node is None or node.kernel != kernel or source.shape != y_pred.shape:
             return y_pred, False
-        if kernel == "softmax" and node.spec.inner != 1:
+        # Over the last axis, that is.
+        if kernel == "softmax" and (node.spec.inner != 1 or node.spec.size != y_pred.shape[-1]):
             return y_pred, False
         if kernel == "activation" and node.spec.kind != geometry.ACTIVATION_KINDS["sigmoid"]:
             return y_pred, False

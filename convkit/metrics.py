@@ -7,7 +7,7 @@ from typing import Any
 from convkit import geometry, graph, losses
 from convkit.array import label_array
 from convkit.geometry import Shape
-from convkit.ops import _call
+from convkit.ops import common
 
 
 class Metric:
@@ -39,13 +39,13 @@ def _score(kernel: str, y_true: Any, y_pred: Any, sparse: bool) -> Any:
     if graph.is_symbolic([y_true, y_pred]):
         y_true, y_pred = graph.symbol_of(y_true), graph.symbol_of(y_pred)
     elif sparse:
-        (y_pred,) = _call.arguments(kernel, ("y_pred",), (y_pred,))
+        (y_pred,) = common.arguments(kernel, ("y_pred",), (y_pred,))
         y_true = label_array(kernel, "y_true", y_true, y_pred.shape[-1])
     else:
-        y_true, y_pred = _call.arguments(kernel, ("y_true", "y_pred"), (y_true, y_pred))
+        y_true, y_pred = common.arguments(kernel, ("y_true", "y_pred"), (y_true, y_pred))
     spec, shape = geometry.loss(kernel, tuple(y_true.shape), tuple(y_pred.shape), sparse, False)
     n = None if y_pred.shape[0] is None else 1
-    return graph.call(kernel, spec, n, [y_true, y_pred], [shape], _call.dtype_of(y_pred))[0]
+    return graph.call(kernel, spec, n, [y_true, y_pred], [shape], common.dtype_of(y_pred))[0]
 
 
 class CategoricalAccuracy(Metric):
@@ -68,7 +68,7 @@ class SparseCategoricalAccuracy(Metric):
 
 
 class BinaryAccuracy(Metric):
-    """How often a prediction is on the target's side of 0.5."""
+    """How often a target, 0 or 1, is (prediction > 0.5)."""
 
     name = "binary_accuracy"
 
@@ -129,7 +129,11 @@ def get(identifier: Any, y_pred: Shape, sparse: bool) -> Metric:
         raise TypeError(f"metrics.get: expected a name or a metric, got {identifier!r}")
     name = geometry.choice("metrics.get", "metric", identifier, (*_ACCURACY, *NAMES))
     if name not in _ACCURACY:
-        return NAMES[name](name)
+        metric = NAMES[name](name)
+        if metric.sparse != sparse:
+            kind = "labels" if sparse else "targets like the predictions"
+            raise geometry.fail("metrics.get", f"a metric on {kind}, as the loss takes", name)
+        return metric
     if sparse:
         return SparseCategoricalAccuracy(name)
     return BinaryAccuracy(name) if y_pred[-1] == 1 else CategoricalAccuracy(name)

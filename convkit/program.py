@@ -93,9 +93,12 @@ class Program:
     def bind(self, symbol: Symbol, array: np.ndarray) -> None:
         """Has the program use `array` for a fed symbol, a source or a result.
 
-        The array must be C-contiguous and of the symbol's dtype; its first axis counts samples.
+        The array must be C-contiguous and of the symbol's dtype; its first axis counts samples. A
+        symbol that nothing in the program depends on is passed over.
         """
-        self.native.bind(self._ids[id(root(symbol))], array)
+        value = self._ids.get(id(root(symbol)))
+        if value is not None:
+            self.native.bind(value, array)
 
     @contextmanager
     def bound(self, *pairs: tuple[Symbol, np.ndarray]) -> Iterator[None]:
@@ -106,7 +109,9 @@ class Program:
             yield
         finally:
             for symbol, _ in pairs:
-                self.native.unbind(self._ids[id(root(symbol))])
+                value = self._ids.get(id(root(symbol)))
+                if value is not None:
+                    self.native.unbind(value)
 
     def run(self, begin: int, end: int, batch_size: int, seconds: float = float("inf")) -> int:
         """Runs samples begin .. end in steps of batch_size; the last may be smaller.

@@ -32,8 +32,7 @@ constexpr int64_t kPiecesPerThread = 4;
 
 std::atomic<int> thread_count{0};
 thread_local bool inside_parallel_for = false;
-bool forked_after_openmp = false;
-std::atomic<bool> openmp_started{false};
+bool forked = false;
 
 struct Scratch {
     void* data[kScratchSlots] = {};
@@ -74,7 +73,7 @@ void on_std_threads(int threads, const Body& body) {
     std::vector<std::thread> others;
     try {
         for (int i = 1; i < threads; ++i) others.emplace_back([&body, i] { body(i); });
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
         // No more threads to be had: those that started, and this one, do all the work.
     }
     body(0);
@@ -84,9 +83,8 @@ void on_std_threads(int threads, const Body& body) {
 template <class Body>
 void on_threads(int threads, const Body& body) {
 #ifdef _OPENMP
-    // GNU's OpenMP hangs in a forked child whose parent had started its threads.
-    if (!forked_after_openmp) {
-        openmp_started = true;
+    // GNU's OpenMP hangs in a forked child whose parent had started its threads, for whomever.
+    if (!forked) {
 #pragma omp parallel num_threads(threads)
         body(omp_get_thread_num());
         return;
@@ -200,8 +198,18 @@ int affinity_limit() {
     return std::max(1u, std::thread::hardware_concurrency());
 }
 
+int default_threads() {
+    int threads = affinity_limit();
+    if (const int limit = cgroup_limit()) threads = std::min(threads, limit);
+    if (const char* text = std::getenv("OMP_NUM_THREADS")) {
+        const int asked = std::atoi(text);
+        if (asked > 0) threads = std::min(threads, asked);
+    }
+    return threads;
+}
+
 [[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] {
-    if (openmp_started) forked_after_openmp = true;
+    forked = true;
     inside_parallel_for = false;
     team = nullptr;
 });
@@ -264,16 +272,6 @@ void with_team(const Context& context, const std::function<void()>& body) {
         threads.dismiss();
     });
     if (error) std::rethrow_exception(error);
-}
-
-int default_threads() {
-    int threads = affinity_limit();
-    if (const int limit = cgroup_limit()) threads = std::min(threads, limit);
-    if (const char* text = std::getenv("OMP_NUM_THREADS")) {
-        const int asked = std::atoi(text);
-        if (asked > 0) threads = std::min(threads, asked);
-    }
-    return threads;
 }
 
 int num_threads() {

@@ -1,6 +1,6 @@
 // What a kernel runs in: how many threads, and scratch memory. parallel_for is the one seam to
-// OpenMP (context.cpp); everything here is compiled into every instruction set's namespace or is a
-// plain call into baseline code, so nothing of it can leak from one set into another.
+// OpenMP (context.cpp). What is defined here is static or a plain call into baseline code, so that
+// nothing of it can leak from one instruction set into another.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 namespace convkit {
 
 struct Context {
-    int threads = 1;  // at most this many; the work is cut by shape, never by this number
+    int threads = 1;  // at most this many; results never depend on it
 };
 
 // Scratch of the calling thread, 64-byte aligned, kept for the next call; contents are undefined.
@@ -20,7 +20,10 @@ void* scratch(ScratchSlot slot, size_t bytes);
 
 template <class T>
 static inline T* scratch(ScratchSlot slot, int64_t elements) {
-    return static_cast<T*>(scratch(slot, static_cast<size_t>(elements) * sizeof(T)));
+    size_t bytes = 0;
+    if (elements < 0 || __builtin_mul_overflow(static_cast<size_t>(elements), sizeof(T), &bytes))
+        bytes = SIZE_MAX;  // more than there is
+    return static_cast<T*>(scratch(slot, bytes));
 }
 
 // Calls body(data, begin, end) over pieces that cover 0 .. count, on up to context.threads threads.

@@ -21,7 +21,6 @@ struct Kernels {
 // All kernels of one backend.
 struct KernelTable {
     const char* name;  // "generic", "avx2", "avx512", "neon"
-    int vector_bytes;  // width of its SIMD registers
     Kernels<float> float32;
     Kernels<double> float64;
 };

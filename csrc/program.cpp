@@ -17,6 +17,9 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kAlignment = 64;
 constexpr double kPollSeconds = 0.05;
+// Sizes beyond these are refused, so that no product of them leaves 64 bits.
+constexpr int64_t kMostElements = int64_t{1} << 40, kMostSamples = int64_t{1} << 40;
+constexpr int64_t kMostBytes = int64_t{1} << 55;
 // A step that touches less is over before threads are together.
 constexpr int64_t kTeamBytes = 1 << 19;
 
@@ -62,7 +65,8 @@ struct Program::Poll {
 void Program::Free::operator()(char* p) const { std::free(p); }
 
 int Program::add_value(Place place, int64_t item_bytes, int64_t elements, bool per_sample) {
-    if (item_bytes <= 0 || elements < 0) throw std::invalid_argument("program: a negative size");
+    if (item_bytes <= 0 || elements < 0 || elements > kMostElements)
+        throw std::invalid_argument("program: expected a size of 0 to 2**40 elements");
     Value value{place, item_bytes, elements, per_sample};
     values_.push_back(value);
     capacity_ = -1;
@@ -92,11 +96,19 @@ void Program::add_node(const std::string& name, const Spec& spec,
         }
         const Value& value = values_[arguments[i]];
         if (one[i].any) {
+            // Only a gather has one: from anywhere in a state by an index that is fed and checked
+            // before it is read, or from what is fed, row by row.
             const Gather* gather = std::get_if<Gather>(&spec);
+            const int index = arguments[i + 1];
             if (!gather || value.item_bytes * value.elements != gather->row_bytes())
                 bad_argument(name, argument.name, "has rows of another size");
+            if (index < 0 ? value.place != Place::kFed
+                          : value.place != Place::kState || values_[index].place != Place::kFed)
+                bad_argument(name, argument.name, "and its index are in the wrong place");
             continue;
         }
+        if (one[i].inout && value.place != Place::kState)
+            bad_argument(name, argument.name, "is updated and must be state");
         if (value.item_bytes != item_bytes(argument.element, float64_))
             bad_argument(name, argument.name, "has elements of another type");
         const int64_t first = value.elements;
@@ -253,8 +265,11 @@ void Program::step(int64_t row, int64_t n, Poll& poll) {
 
 int64_t Program::run(int64_t begin, int64_t end, int64_t batch_size, double seconds,
                      const std::function<void()>& poll_call) {
-    if (begin < 0 || end < begin || batch_size < 1)
+    if (begin < 0 || end < begin || end > kMostSamples || batch_size < 1)
         throw std::invalid_argument("program: expected 0 <= begin <= end and batch_size >= 1");
+    for (const Value& value : values_)
+        if (value.elements * value.item_bytes > kMostBytes / std::max<int64_t>(1, end - begin))
+            throw std::bad_alloc();
     for (const Value& value : values_) {
         if (value.place == Place::kArena) continue;
         if (!value.data && value.elements > 0)

@@ -12,8 +12,7 @@ namespace convkit {
 // OpenMP in place of one for each. Rethrows what body throws.
 void with_team(const Context& context, const std::function<void()>& body);
 
-// The least of processor affinity, control-group quota and OMP_NUM_THREADS.
-int default_threads();
+// At first the least of processor affinity, control-group quota and OMP_NUM_THREADS.
 int num_threads();
 void set_num_threads(int threads);
 const char* thread_runtime();

@@ -343,7 +343,7 @@ OVERFLOWS = [
         for name in ("padding", "dilation_rate")
         for size in (2**31, 2**32 + 1, HUGE, 2**63, 2**64 + 1)
     ),
-    (conv(padding=2**31 - 1), ValueError, "conv2d: expected the output "),
+    (conv(padding=2**31 - 1), ValueError, "conv2d: expected x, padding included, "),
     (conv(padding=((HUGE, HUGE), (0, 0))), ValueError, "conv2d: expected "),
     (conv(groups=2**64), ValueError, "conv2d: expected "),
     (call("max_pool2d", IMAGE, 2**31 - 1), ValueError, "max_pool2d: expected pool_size .* at most"),
@@ -480,3 +480,16 @@ def test_a_failed_call_leaves_its_arguments_alone():
     assert (out == 7).all()
     assert (IMAGE == 1).all()
     assert (KERNEL == 1).all()
+
+
+def test_an_image_without_columns_is_refused_whatever_the_padding():
+    x, kernel = np.zeros((1, 0, 5, 1), np.float32), np.zeros((2, 2, 1, 1), np.float32)
+    for padding in (1, "same", "valid"):
+        with pytest.raises(ValueError, match="conv2d: expected x, padding included, of at least"):
+            ops.conv2d(x, kernel, padding=padding)
+
+
+def test_a_window_far_wider_than_memory_is_refused():
+    x = np.zeros((1, 4, 4, 512), np.float32)
+    with pytest.raises(ValueError, match="max_pool2d: expected "):
+        ops.max_pool2d(x, (1, 2**23 + 1), strides=1, padding="same", dilation_rate=2**30)

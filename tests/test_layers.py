@@ -96,9 +96,8 @@ POOLING = {"pool_size": (2, 2), "strides": None, "padding": "valid", "data_forma
             },
         ),
         (layers.Activation, ["activation"], {}),
-        (layers.ReLU, [], {"negative_slope": 0.0}),
         (layers.Softmax, [], {"axis": -1}),
-        (layers.Dropout, ["rate"], {"seed": None}),
+        (layers.Dropout, ["rate"], {}),
         (layers.Concatenate, [], {"axis": -1}),
     ],
 )
@@ -111,6 +110,16 @@ def test_arguments_have_the_names_order_and_defaults_of_keras(kind, first, defau
     assert [p.name for p in parameters] == [*first, *defaults]
     assert {p.name: p.default for p in parameters if p.name in defaults} == defaults
     assert all(p.default is p.empty for p in parameters if p.name in first)
+
+
+def test_arguments_that_keras_has_elsewhere_go_by_name_alone():
+    """The first of ReLU is max_value in Keras, the second of Dropout noise_shape."""
+    with pytest.raises(TypeError):
+        layers.ReLU(6.0)
+    with pytest.raises(TypeError):
+        layers.Dropout(0.5, 7)
+    assert layers.ReLU(negative_slope=0.5).negative_slope == 0.5
+    assert layers.Dropout(0.5, seed=7).seed == 7
 
 
 def test_keras_short_names_are_the_same_classes():
@@ -220,7 +229,7 @@ def test_activations(rng):
         (convkit.ops.tanh, np.tanh(x)),
     ):
         np.testing.assert_allclose(layers.Activation(name)(x), expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(layers.ReLU(0.5)(x), np.where(x > 0, x, x / 2))
+    np.testing.assert_array_equal(layers.ReLU(negative_slope=0.5)(x), np.where(x > 0, x, x / 2))
     np.testing.assert_allclose(layers.Softmax(axis=1)(x), reference.softmax(x), rtol=1e-5)
     with pytest.raises(ValueError, match="activation to be one of 'linear', 'relu'"):
         layers.Dense(3, activation="swoosh")
@@ -477,7 +486,7 @@ def test_an_array_call_leaves_the_shapes_of_symbols_alone():
         (lambda: layers.Concatenate(axis=0)([Input((4,)), Input((4,))]), "axis"),
         (lambda: layers.Softmax(axis=3)(Input((4,))), "axis"),
         (lambda: layers.Softmax(axis=0)(Input((4,))), "axis"),
-        (lambda: layers.ReLU(-1.0), "negative_slope"),
+        (lambda: layers.ReLU(negative_slope=-1.0), "negative_slope"),
         (lambda: Input((0, 3)), "at least 1"),
         (lambda: Input(5), "shape such as"),
         (lambda: layers.Dense(2, dtype="float16"), "dtype"),

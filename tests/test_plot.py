@@ -25,7 +25,7 @@ def test_set():
 def trained(test_set):
     utils.set_random_seed(0)
     model = models.lenet()
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     history = model.fit(*test_set, epochs=2, verbose=0, validation_data=test_set)
     return model, history
 
@@ -144,7 +144,7 @@ def test_overview_of_a_model_without_mistakes_and_with_two_classes(test_set):
     x, y = test_set
     x, y = x[y < 2], y[y < 2]
     model = models.lenet(classes=2)
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     history = model.fit(x, y, epochs=15, batch_size=4, verbose=0)
     assert model.evaluate(x, y, verbose=0)[1] == 1
     plot.overview(model, history, x, y, class_names=["nought", "one"])

@@ -49,7 +49,7 @@ def plain() -> Model:
             layers.Conv2D(4, 3, padding="same", activation="leaky_relu"),
             layers.MaxPooling2D(2),
             layers.Conv2D(5, (2, 3), strides=(1, 2), use_bias=False),
-            layers.ReLU(0.1),
+            layers.ReLU(negative_slope=0.1),
             layers.AveragePooling2D((2, 1), padding="same"),
             layers.Flatten(),
             layers.Dense(6, activation="tanh"),
@@ -1045,3 +1045,24 @@ def test_a_seed_gives_the_same_bits_in_another_process(tmp_path):
     """
     found = {output_of(code, tmp_path, OMP_NUM_THREADS=str(n)) for n in (1, 2, 3)}
     assert len(found) == 1
+
+
+def test_a_loss_that_does_not_look_at_the_targets_trains_too():
+    model = Sequential([Input((2,)), layers.Dense(2)])
+    model.compile("sgd", lambda y_true, y_pred: ops.mean_squared_error(y_pred, y_pred))
+    history = model.fit(np.ones((5, 2)), np.ones((5, 2)), verbose=0)
+    assert history.history["loss"] == [0.0]
+
+
+def test_a_metric_on_other_targets_than_the_loss_is_refused():
+    model = Sequential([Input((2,)), layers.Dense(3, activation="softmax")])
+    with pytest.raises(ValueError, match="a metric on labels, as the loss takes, got mse"):
+        model.compile("sgd", "sparse_categorical_crossentropy", metrics=["mse"])
+
+
+def test_a_softmax_over_another_axis_is_not_taken_for_logits():
+    model = Sequential([Input((5, 1)), layers.Softmax(axis=1)])
+    model.compile("sgd", "categorical_crossentropy")
+    x, y = np.random.default_rng(0).random((4, 5, 1)), np.ones((4, 5, 1))
+    expected = losses.CategoricalCrossentropy()(y.astype("f"), model.predict(x))
+    assert model.evaluate(x, y) == pytest.approx(expected, abs=1e-9)

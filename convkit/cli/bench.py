@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     x = rng.random((_TRAINED_ON, 28, 28, 1), np.float32)
     y = rng.integers(0, 10, _TRAINED_ON)
     model = models.lenet()
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 
     threads = convkit.get_num_threads()
     print(

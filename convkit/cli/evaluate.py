@@ -26,6 +26,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise CommandError(
             f"{name}: expected labels below {classes}, as {path} has so many classes, got {largest}"
         )
-    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     print(f"{path}: {description.model}, {model.count_params():,} parameters, on {dataset.name}")
     report(model, dataset.test)

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from convkit import __version__
+from convkit.config import MOST_THREADS
 
 VARIANTS = {"lenet": "modern", "lenet_1998": "1998", "lenet_caffe": "caffe"}
 
@@ -118,7 +119,7 @@ def _add_train(commands: Any) -> None:
         "--learning-rate",
         type=_rate,
         metavar="X",
-        help="default: 0.001 for adam, but 0.002 on digits; 0.01 for sgd",
+        help="default: 0.001 for adam, but 0.003 on digits; 0.01 for sgd",
     )
     how.add_argument(
         "--seed",
@@ -161,7 +162,7 @@ def _add_predict(commands: Any) -> None:
 
 def _add_threads(parser: Any) -> None:
     parser.add_argument(
-        "--threads", type=_positive, metavar="N", help="at most so many (default: all processors)"
+        "--threads", type=_threads, metavar="N", help="at most so many (default: all processors)"
     )
 
 
@@ -169,6 +170,13 @@ def _positive(text: str) -> int:
     number = int(text) if text.isascii() and text.isdigit() else 0
     if not 1 <= number < 2**31:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return number
+
+
+def _threads(text: str) -> int:
+    number = _positive(text)
+    if number > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"expected at most {MOST_THREADS}, got {text!r}")
     return number
 
 

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     optimizer = optimizers.get(arguments.optimizer)
     if arguments.learning_rate or arguments.optimizer == "adam":
         optimizer.learning_rate = arguments.learning_rate or rate
-    model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
 
     if not arguments.quiet:
         _announce(arguments, model, dataset, epochs, batch_size, optimizer)

@@ -152,11 +152,11 @@ class Layer:
 
     def get_weights(self) -> list[np.ndarray]:
         """Copies of the weights' values."""
-        return [variable.numpy() for variable in self._ordered_weights()]
+        return [variable.numpy() for variable in self.ordered_weights()]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Sets all weights, in the order of `get_weights`; nothing is changed if one is wrong."""
-        variables = self._ordered_weights()
+        variables = self.ordered_weights()
         if not variables and not self.built:
             raise ValueError(f"{self.name}: expected a built layer, got one without weights yet")
         if len(weights) != len(variables):
@@ -172,7 +172,8 @@ class Layer:
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
 
-    def _ordered_weights(self) -> list[Variable]:
+    def ordered_weights(self) -> list[Variable]:
+        """All weights in the order of files and `get_weights`."""
         # The order must not change when `trainable` does, or files would not load.
         return list(self._variables)
 

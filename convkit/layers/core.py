@@ -12,6 +12,7 @@ from convkit import _core, activations, geometry, graph, initializers, ops, rand
 from convkit.geometry import Shape
 from convkit.graph import Symbol, Variable
 from convkit.layers.base import Layer, sample_shape
+from convkit.ops import common
 
 
 class InputLayer(Layer):
@@ -27,7 +28,7 @@ class InputLayer(Layer):
         super().__init__(name=name, dtype=dtype, input_shape=shape)
         assert self.batch_input_shape is not None
         self.built = True
-        self.symbol = Symbol(self.batch_input_shape, self.dtype, place="fed", name=self.name)
+        self.symbol = Symbol(self.batch_input_shape, self.dtype, place="fed")
         self.symbol.history = (self, None)
         self.output = self.symbol
 
@@ -111,7 +112,7 @@ class ReLU(Layer):
         negative_slope: at least 0.
     """
 
-    def __init__(self, negative_slope: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, *, negative_slope: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.negative_slope = float(negative_slope)
         if not 0 <= self.negative_slope < float("inf"):
@@ -198,12 +199,12 @@ class Dropout(Layer):
         seed: None: drawn from the process's generator.
     """
 
-    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rate = float(rate)
         if not 0 <= self.rate < 1:
             raise geometry.fail(self.name, "0 <= rate < 1", rate)
-        self.seed = seed
+        self.seed = None if seed is None else geometry.integer(self.name, "seed", seed, 0)
         self._state: Variable | None = None
 
     def build(self, input_shape: Shape) -> None:
@@ -223,7 +224,7 @@ class Dropout(Layer):
             stream = graph.after_step(lambda: graph.update("next_step", counter, [state.symbol]))
             spec = _core.Dropout(size=size, stream=stream, rate=self.rate)
             return graph.call("dropout", spec, n, [x, state.symbol], [x.shape], x.dtype)[0]
-        (x,) = ops._call.arguments(self.name, ("x",), (x,))
+        (x,) = common.arguments(self.name, ("x",), (x,))
         spec = _core.Dropout(size=size, stream=0, rate=self.rate)
         y = graph.call("dropout", spec, n, [x, state.value], [x.shape], x.dtype.name)[0]
         state.value[1] += 1

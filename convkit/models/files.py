@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,25 @@ _ENTRY = "convkit"
 
 def write_atomically(path: Path, content: bytes) -> None:
     """The new content or, after a crash at any moment, the old file as it was."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def _named(model: Any) -> dict[str, Variable]:
     """Keys that do not depend on how many layers were made before: 0/kernel, 0/bias, 2/kernel, …"""
     named = {}
-    layers = [layer for layer in model.layers if layer._ordered_weights()]
+    layers = [layer for layer in model.layers if layer.ordered_weights()]
     for i, layer in enumerate(layers):
-        for variable in layer._ordered_weights():
+        for variable in layer.ordered_weights():
             named[f"{i}/{variable.name.split('/', 1)[-1]}"] = variable
     return named
 

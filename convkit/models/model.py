@@ -115,9 +115,9 @@ class Model(Layer):
             return _once(v for layer in self._layers for v in layer.weights)
         return _once(v for layer in self._layers for v in layer.non_trainable_weights)
 
-    def _ordered_weights(self) -> list[Variable]:
+    def ordered_weights(self) -> list[Variable]:
         self._require_built("weights")
-        return _once(v for layer in self._layers for v in layer._ordered_weights())
+        return _once(v for layer in self._layers for v in layer.ordered_weights())
 
     def call(self, x: Any, training: bool = False) -> Any:
         """The output for a symbol or an array, layer by layer."""
@@ -145,6 +145,13 @@ class Model(Layer):
                 "first layer input_shape=(...), begin with layers.Input, or call build(shape)"
             )
 
+    def symbol_of(self, layer: Layer) -> Symbol:
+        """What a layer makes in this model: `Model(model.inputs, model.symbol_of(layer))`."""
+        for candidate, _, result in self._calls:
+            if candidate is layer:
+                return result
+        raise geometry.fail("symbol_of", "a layer that this model calls", repr(layer))
+
     def summary(self, print_fn: Any = None) -> None:
         """Prints the layers, their output shapes and how many parameters they have."""
         self._require_built("summary")
@@ -163,7 +170,7 @@ class Model(Layer):
     # ---- training --------------------------------------------------------------------------------
 
     def compile(
-        self, optimizer: Any, loss: Any = None, metrics: Sequence[Any] | None = None
+        self, optimizer: Any, loss: Any = None, *, metrics: Sequence[Any] | None = None
     ) -> None:
         """Says how the model is to be trained.
 
@@ -272,8 +279,9 @@ class Model(Layer):
         epochs = geometry.integer(op, "epochs", epochs, 0)
         initial_epoch = geometry.integer(op, "initial_epoch", initial_epoch, 0)
         frequency = geometry.integer(op, "validation_freq", validation_freq, 1)
-        if validation_data is None:
-            x, y, validation_data = data.split(op, x, y, validation_split)
+        share = data.share(op, validation_split)
+        if validation_data is None and share:
+            x, y, validation_data = data.split(op, x, y, share)
         x, y = self._arrays(op, x, y)
         if not len(x):
             raise geometry.fail(op, "at least one sample", "none")
@@ -404,7 +412,8 @@ class Model(Layer):
 
         Args:
             x: (N, ...), as for `fit`.
-            batch_size: samples at a time; None: 32. The result does not depend on it.
+            batch_size: samples at a time; None: 32. As long as all numbers are finite, the
+                result does not depend on it, bit for bit.
             verbose: taken for Keras's sake; nothing is printed.
 
         Returns:

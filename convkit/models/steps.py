@@ -31,7 +31,7 @@ def _float(source: Symbol, index: Symbol | None, dtype: str) -> Symbol:
 class Scores:
     """Running sums of the loss and the metrics, and the nodes that add to them."""
 
-    def __init__(self, loss: Loss, chosen: Sequence[metrics.Metric], prefix: str = "") -> None:
+    def __init__(self, loss: Loss, chosen: Sequence[metrics.Metric]) -> None:
         self.loss = loss
         self.metrics = chosen
         self.names = [*_unique([metric.name for metric in chosen]), "loss"]
@@ -125,11 +125,7 @@ class Evaluation:
         self.scores = scores
         self.x = Symbol((None, *x.shape[1:]), x.dtype.name, place="fed")
         self.y = Symbol((None, *y.shape[1:]), y.dtype.name, place="fed")
-        y_true = (
-            self.y
-            if scores.loss.sparse and y.dtype == np.int32
-            else _float(self.y, None, model.dtype)
-        )
+        y_true = self.y if scores.loss.sparse else _float(self.y, None, model.dtype)
         y_pred = model.call(_float(self.x, None, model.dtype), training=False)
         _, effects = scores.record(y_true, y_pred)
         self.program = Program(model.dtype, effects=effects)

@@ -1,8 +1,16 @@
 """Functions on arrays: convolution, pooling, up-sampling, dense layers, activations and losses.
 
-Every function takes and returns NumPy arrays, float32 or float64, and has a partner
-`<name>_backward(dy, <its array arguments>, <the same options>)` that gives the gradients in the
-order of these arguments. On symbols the same functions record a graph.
+Every function takes and returns NumPy arrays, float32 or float64 (other numbers become float32, or
+follow the other arguments). `out` is an array of the result's shape and dtype to write to.
+
+Each has a partner `<name>_backward(dy, <its array arguments>, <the same options>)`. dy is the
+gradient of the result and has its shape; what comes back are the gradients of the array arguments,
+in their order and of their shapes: one array, or a tuple where there are several. `needs` is a
+boolean per array argument: a gradient that nobody needs is not worked out, and is None. `out` is an
+array (or a tuple of arrays and None) for the gradients.
+
+What does not fit raises a ValueError or TypeError that names the function, what it expected and
+what it got. On symbols the same functions record a graph.
 """
 
 from convkit.ops.activation import (

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from convkit import geometry, graph
-from convkit.ops import _call
+from convkit.ops import common
 
 LEAKY_SLOPE = 0.2  # Keras's default
 
@@ -18,19 +18,19 @@ def _spec(kind: str, x: Any, slope: float = 0.0) -> tuple[Any, int | None]:
 
 
 def _forward(op: str, x: Any, out: Any, slope: float = 0.0) -> Any:
-    (x,) = _call.arguments(op, ("x",), (x,))
+    (x,) = common.arguments(op, ("x",), (x,))
     spec, n = _spec(op, x, slope)
-    return _call.run("activation", spec, n, [x], tuple(x.shape), out, op)
+    return common.run("activation", spec, n, [x], tuple(x.shape), out, op)
 
 
 def _backward(op: str, dy: Any, x: Any, needs: Any, out: Any, slope: float = 0.0) -> Any:
     name = f"{op}_backward"
-    dy, x = _call.arguments(name, ("dy", "x"), (dy, x))
+    dy, x = common.arguments(name, ("dy", "x"), (dy, x))
     geometry.same_shape(name, "dy", tuple(dy.shape), tuple(x.shape), ", that of x")
     spec, n = _spec(op, x, slope)
-    needs, out = _call.flags(name, needs, 1), _call.outs(name, out, 1)
-    y = _call.run("activation", spec, n, [x], tuple(x.shape), None, name)
-    return _call.backward(name, "activation", spec, n, [x], [y], dy, needs, out)[0]
+    needs, out = common.flags(name, needs, 1), common.outs(name, out, 1)
+    y = common.run("activation", spec, n, [x], tuple(x.shape), None, name)
+    return common.backward(name, "activation", spec, n, [x], [y], dy, needs, out)[0]
 
 
 def _slope(op: str, negative_slope: Any) -> float:
@@ -110,21 +110,21 @@ def exp_backward(dy: Any, x: Any, *, needs: Any = None, out: Any = None) -> Any:
 
 
 def _normalise(op: str, x: Any, axis: int, out: Any) -> Any:
-    (x,) = _call.arguments(op, ("x",), (x,))
+    (x,) = common.arguments(op, ("x",), (x,))
     spec = geometry.softmax(op, tuple(x.shape), axis)
     n, _ = geometry.samples(tuple(x.shape))
-    return _call.run(op, spec, n, [x], tuple(x.shape), out, op)
+    return common.run(op, spec, n, [x], tuple(x.shape), out, op)
 
 
 def _normalise_backward(op: str, dy: Any, x: Any, axis: int, needs: Any, out: Any) -> Any:
     name = f"{op}_backward"
-    dy, x = _call.arguments(name, ("dy", "x"), (dy, x))
+    dy, x = common.arguments(name, ("dy", "x"), (dy, x))
     geometry.same_shape(name, "dy", tuple(dy.shape), tuple(x.shape), ", that of x")
     spec = geometry.softmax(name, tuple(x.shape), axis)
     n, _ = geometry.samples(tuple(x.shape))
-    needs, out = _call.flags(name, needs, 1), _call.outs(name, out, 1)
-    y = _call.run(op, spec, n, [x], tuple(x.shape), None, name)
-    return _call.backward(name, op, spec, n, [x], [y], dy, needs, out)[0]
+    needs, out = common.flags(name, needs, 1), common.outs(name, out, 1)
+    y = common.run(op, spec, n, [x], tuple(x.shape), None, name)
+    return common.backward(name, op, spec, n, [x], [y], dy, needs, out)[0]
 
 
 def softmax(x: Any, axis: int = -1, *, out: Any = None) -> Any:
@@ -174,11 +174,11 @@ def named(op: str, activation: str | None) -> str | None:
     return geometry.choice(op, "activation", activation, tuple(FUNCTIONS))
 
 
-def apply(op: str, name: str, y: Any, out: Any) -> Any:
+def apply(name: str, y: Any, out: Any) -> Any:
     """An activation on the fresh result of an op, in place where that is possible."""
     if out is None and isinstance(y, np.ndarray) and name in geometry.ACTIVATION_KINDS:
         spec = geometry.activation(name, y.size, LEAKY_SLOPE if name == "leaky_relu" else 0.0)
-        return graph.call("activation", spec, 1, [y], [y], _call.dtype_of(y))[0]
+        return graph.call("activation", spec, 1, [y], [y], common.dtype_of(y))[0]
     forward, _ = FUNCTIONS[name]
     return forward(y, out=out)
 

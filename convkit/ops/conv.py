@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from convkit import geometry
-from convkit.ops import _call
 from convkit.ops import activation as activations
+from convkit.ops import common
 
 
 def conv2d(
@@ -44,26 +44,24 @@ def conv2d(
     Raises:
         ValueError, TypeError: naming what was expected and what came.
     """
-    x, kernel, bias = _call.arguments("conv2d", ("x", "kernel", "bias"), (x, kernel, bias))
+    x, kernel, bias = common.arguments("conv2d", ("x", "kernel", "bias"), (x, kernel, bias))
     name = activations.named("conv2d", activation)
-    x = _call.channels_last("conv2d", x, "x", data_format)
+    x = common.channels_last("conv2d", x, "x", data_format)
     spec, shape = geometry.conv2d(
         "conv2d",
         tuple(x.shape),
         tuple(kernel.shape),
-        _call.shape_of(bias),
+        common.shape_of(bias),
         strides,
         padding,
         dilation_rate,
         groups,
     )
+    inputs = [x, kernel, bias]
     if name is None:
-        return _call.spatial("conv2d", "conv2d", spec, [x, kernel, bias], shape, data_format, out)
-    y = _call.run("conv2d", spec, x.shape[0], [x, kernel, bias], shape, None, "conv2d")
-    if data_format == "channels_last":
-        return activations.apply("conv2d", name, y, out)
-    y = activations.apply("conv2d", name, y, None)
-    return _call.from_channels_last(y, data_format, out, "conv2d")
+        return common.spatial("conv2d", "conv2d", spec, inputs, shape, data_format, out)
+    y = common.spatial("conv2d", "conv2d", spec, inputs, shape, data_format, None)
+    return activations.apply(name, y, out)
 
 
 def conv2d_backward(
@@ -89,32 +87,32 @@ def conv2d_backward(
         out: three arrays (or None) for the gradients.
     """
     op = "conv2d_backward"
-    dy, x, kernel, bias = _call.arguments(op, ("dy", "x", "kernel", "bias"), (dy, x, kernel, bias))
+    dy, x, kernel, bias = common.arguments(op, ("dy", "x", "kernel", "bias"), (dy, x, kernel, bias))
     name = activations.named(op, activation)
-    x = _call.channels_last(op, x, "x", data_format)
-    dy = _call.channels_last(op, dy, "dy", data_format)
+    x = common.channels_last(op, x, "x", data_format)
     spec, shape = geometry.conv2d(
         op,
         tuple(x.shape),
         tuple(kernel.shape),
-        _call.shape_of(bias),
+        common.shape_of(bias),
         strides,
         padding,
         dilation_rate,
         groups,
     )
-    geometry.same_shape(op, "dy", tuple(dy.shape), shape, ", that of the result (channels last)")
+    common.check_gradient(op, dy, shape, data_format)
     if name is not None:
-        z = _call.run("conv2d", spec, x.shape[0], [x, kernel, bias], shape, None, op)
+        z = common.spatial(op, "conv2d", spec, [x, kernel, bias], shape, data_format, None)
         dy = activations.gradient(name, dy, z)
-    found = _call.spatial_backward(
+    dy = common.channels_last(op, dy, "dy", data_format)
+    found = common.spatial_backward(
         op,
         "conv2d",
         spec,
         [x, kernel, bias],
         dy,
-        _call.flags(op, needs, 3),
+        common.flags(op, needs, 3),
         data_format,
-        _call.outs(op, out, 3),
+        common.outs(op, out, 3),
     )
     return found[0], found[1], found[2]

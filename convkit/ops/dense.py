@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from convkit import geometry
-from convkit.ops import _call
 from convkit.ops import activation as activations
+from convkit.ops import common
 
 
 def dense(
@@ -27,14 +27,16 @@ def dense(
     Raises:
         ValueError, TypeError: naming what was expected and what came.
     """
-    x, kernel, bias = _call.arguments("dense", ("x", "kernel", "bias"), (x, kernel, bias))
+    x, kernel, bias = common.arguments("dense", ("x", "kernel", "bias"), (x, kernel, bias))
     name = activations.named("dense", activation)
-    spec, shape = geometry.dense("dense", tuple(x.shape), tuple(kernel.shape), _call.shape_of(bias))
+    spec, shape = geometry.dense(
+        "dense", tuple(x.shape), tuple(kernel.shape), common.shape_of(bias)
+    )
     n = x.shape[0] if len(shape) > 1 else 1
     if name is None:
-        return _call.run("dense", spec, n, [x, kernel, bias], shape, out, "dense")
-    y = _call.run("dense", spec, n, [x, kernel, bias], shape, None, "dense")
-    return activations.apply("dense", name, y, out)
+        return common.run("dense", spec, n, [x, kernel, bias], shape, out, "dense")
+    y = common.run("dense", spec, n, [x, kernel, bias], shape, None, "dense")
+    return activations.apply(name, y, out)
 
 
 def dense_backward(
@@ -55,14 +57,14 @@ def dense_backward(
         out: three arrays (or None) for the gradients.
     """
     op = "dense_backward"
-    dy, x, kernel, bias = _call.arguments(op, ("dy", "x", "kernel", "bias"), (dy, x, kernel, bias))
+    dy, x, kernel, bias = common.arguments(op, ("dy", "x", "kernel", "bias"), (dy, x, kernel, bias))
     name = activations.named(op, activation)
-    spec, shape = geometry.dense(op, tuple(x.shape), tuple(kernel.shape), _call.shape_of(bias))
+    spec, shape = geometry.dense(op, tuple(x.shape), tuple(kernel.shape), common.shape_of(bias))
     geometry.same_shape(op, "dy", tuple(dy.shape), shape, ", that of the result")
     n = x.shape[0] if len(shape) > 1 else 1
     if name is not None:
-        z = _call.run("dense", spec, n, [x, kernel, bias], shape, None, op)
+        z = common.run("dense", spec, n, [x, kernel, bias], shape, None, op)
         dy = activations.gradient(name, dy, z)
-    needs, out = _call.flags(op, needs, 3), _call.outs(op, out, 3)
-    found = _call.backward(op, "dense", spec, n, [x, kernel, bias], [None], dy, needs, out)
+    needs, out = common.flags(op, needs, 3), common.outs(op, out, 3)
+    found = common.backward(op, "dense", spec, n, [x, kernel, bias], [None], dy, needs, out)
     return found[0], found[1], found[2]

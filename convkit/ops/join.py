@@ -9,7 +9,7 @@ from typing import Any
 
 from convkit import _core, geometry, graph
 from convkit.array import check_out
-from convkit.ops import _call
+from convkit.ops import common
 
 
 def add(x1: Any, x2: Any, *, out: Any = None) -> Any:
@@ -19,21 +19,21 @@ def add(x1: Any, x2: Any, *, out: Any = None) -> Any:
         x1, x2: arrays of one shape (nothing is broadcast).
         out: an array of that shape and dtype for the result; x1 itself is allowed.
     """
-    x1, x2 = _call.arguments("add", ("x1", "x2"), (x1, x2))
+    x1, x2 = common.arguments("add", ("x1", "x2"), (x1, x2))
     geometry.same_shape("add", "x2", tuple(x2.shape), tuple(x1.shape), ", that of x1")
     n, size = geometry.samples(tuple(x1.shape))
     spec = _core.Elementwise(size=size)
-    return _call.run("add", spec, n, [x1, x2], tuple(x1.shape), out, "add")
+    return common.run("add", spec, n, [x1, x2], tuple(x1.shape), out, "add")
 
 
 def add_backward(dy: Any, x1: Any, x2: Any, *, needs: Any = None, out: Any = None) -> Any:
     """The gradients (dx1, dx2) of `add`: dy twice, as arrays of their own."""
     op = "add_backward"
-    dy, x1, x2 = _call.arguments(op, ("dy", "x1", "x2"), (dy, x1, x2))
+    dy, x1, x2 = common.arguments(op, ("dy", "x1", "x2"), (dy, x1, x2))
     geometry.same_shape(op, "x2", tuple(x2.shape), tuple(x1.shape), ", that of x1")
     geometry.same_shape(op, "dy", tuple(dy.shape), tuple(x1.shape), ", that of x1")
-    needs, out = _call.flags(op, needs, 2), _call.outs(op, out, 2)
-    found = _call.backward(op, "add", None, None, [x1, x2], [None], dy, needs, out)
+    needs, out = common.flags(op, needs, 2), common.outs(op, out, 2)
+    found = common.backward(op, "add", None, None, [x1, x2], [None], dy, needs, out)
     if not isinstance(dy, graph.Symbol):
         found = [g.copy() if g is dy else g for g in found]
     return tuple(found)
@@ -81,7 +81,7 @@ def concatenate(arrays: Sequence[Any], axis: int = -1, *, out: Any = None) -> An
     """
     op = "concatenate"
     arrays = _listed(op, arrays)
-    arrays = _call.arguments(op, _names(arrays), tuple(arrays))
+    arrays = common.arguments(op, _names(arrays), tuple(arrays))
     index = _axis(op, [tuple(a.shape) for a in arrays], axis)
     if len(arrays) == 1:
         return _copied(arrays[0], out)
@@ -90,7 +90,7 @@ def concatenate(arrays: Sequence[Any], axis: int = -1, *, out: Any = None) -> An
         shape = list(a.shape)
         shape[index] = a.shape[index] + b.shape[index]
         n, spec = _spec(tuple(a.shape), tuple(b.shape), index)
-        return _call.run(op, spec, n, [a, b], tuple(shape), out, op)
+        return common.run(op, spec, n, [a, b], tuple(shape), out, op)
 
     return join(reduce(join, arrays[:-1]), arrays[-1], out)
 
@@ -117,13 +117,13 @@ def concatenate_backward(
     """The gradients of `concatenate`, one per array: the pieces of dy."""
     op = "concatenate_backward"
     arrays = _listed(op, arrays)
-    dy, *arrays = _call.arguments(op, ("dy", *_names(arrays)), (dy, *arrays))
+    dy, *arrays = common.arguments(op, ("dy", *_names(arrays)), (dy, *arrays))
     index = _axis(op, [tuple(a.shape) for a in arrays], axis)
     shape = list(arrays[0].shape)
     shape[index] = sum(a.shape[index] for a in arrays)
     geometry.same_shape(op, "dy", tuple(dy.shape), tuple(shape), ", that of the result")
-    needs = _call.flags(op, needs, len(arrays))
-    outs = _call.outs(
+    needs = common.flags(op, needs, len(arrays))
+    outs = common.outs(
         op, out if len(arrays) > 1 or isinstance(out, (tuple, list)) else [out], len(arrays)
     )
     found: list[Any] = []
@@ -135,7 +135,7 @@ def concatenate_backward(
         n, spec = _spec(tuple(head), tuple(arrays[i].shape), index)
         like = [_Shaped(tuple(head)), arrays[i]]
         wanted = [any(needs[:i]), needs[i]]
-        rest, piece = _call.backward(
+        rest, piece = common.backward(
             op,
             "concatenate",
             spec,

@@ -7,7 +7,7 @@ from typing import Any
 from convkit import geometry, graph
 from convkit.array import check_out, label_array
 from convkit.geometry import Shape
-from convkit.ops import _call
+from convkit.ops import common
 
 
 def _samples(y_pred: Any) -> int | None:
@@ -15,20 +15,20 @@ def _samples(y_pred: Any) -> int | None:
 
 
 def _forward(op: str, y_true: Any, y_pred: Any, from_logits: bool, out: Any) -> Any:
-    y_true, y_pred = _call.arguments(op, ("y_true", "y_pred"), (y_true, y_pred))
+    y_true, y_pred = common.arguments(op, ("y_true", "y_pred"), (y_true, y_pred))
     spec, shape = geometry.loss(op, tuple(y_true.shape), tuple(y_pred.shape), False, from_logits)
-    return _call.run(op, spec, _samples(y_pred), [y_true, y_pred], shape, out, op)
+    return common.run(op, spec, _samples(y_pred), [y_true, y_pred], shape, out, op)
 
 
 def _backward(
     op: str, dy: Any, y_true: Any, y_pred: Any, from_logits: bool, needs: Any, out: Any
 ) -> tuple[Any, Any]:
     name = f"{op}_backward"
-    dy, y_true, y_pred = _call.arguments(name, ("dy", "y_true", "y_pred"), (dy, y_true, y_pred))
+    dy, y_true, y_pred = common.arguments(name, ("dy", "y_true", "y_pred"), (dy, y_true, y_pred))
     spec, shape = geometry.loss(name, tuple(y_true.shape), tuple(y_pred.shape), False, from_logits)
     geometry.same_shape(name, "dy", tuple(dy.shape), shape, ", one value per row")
-    needs, out = _call.flags(name, needs, 2), _call.outs(name, out, 2)
-    found = _call.backward(
+    needs, out = common.flags(name, needs, 2), common.outs(name, out, 2)
+    found = common.backward(
         name, op, spec, _samples(y_pred), [y_true, y_pred], [None], dy, needs, out
     )
     return found[0], found[1]
@@ -71,7 +71,7 @@ def _labels(op: str, y_true: Any, y_pred: Any, from_logits: bool) -> tuple[Any, 
     if graph.is_symbolic([y_true, y_pred]):
         y_true, y_pred = graph.symbol_of(y_true), graph.symbol_of(y_pred)
     else:
-        (y_pred,) = _call.arguments(op, ("y_pred",), (y_pred,))
+        (y_pred,) = common.arguments(op, ("y_pred",), (y_pred,))
         if not y_pred.ndim:
             raise geometry.fail(op, "y_pred of shape (..., classes)", y_pred.shape)
         y_true = label_array(op, "y_true", graph.array_of(y_true), y_pred.shape[-1])
@@ -97,9 +97,9 @@ def sparse_categorical_crossentropy(
     y_true, y_pred, spec, shape = _labels(op, y_true, y_pred, from_logits)
     n = _samples(y_pred)
     if out is None:
-        return graph.call(op, spec, n, [y_true, y_pred], [shape], _call.dtype_of(y_pred))[0]
-    check_out(op, out, _call.sizes(shape), y_pred.dtype)
-    out[...] = graph.call(op, spec, n, [y_true, y_pred], [shape], _call.dtype_of(y_pred))[0]
+        return graph.call(op, spec, n, [y_true, y_pred], [shape], common.dtype_of(y_pred))[0]
+    check_out(op, out, common.sizes(shape), y_pred.dtype)
+    out[...] = graph.call(op, spec, n, [y_true, y_pred], [shape], common.dtype_of(y_pred))[0]
     return out
 
 
@@ -116,10 +116,10 @@ def sparse_categorical_crossentropy_backward(
     op = "sparse_categorical_crossentropy"
     name = f"{op}_backward"
     y_true, y_pred, spec, shape = _labels(name, y_true, y_pred, from_logits)
-    dy, _ = _call.arguments(name, ("dy", "y_pred"), (dy, y_pred))
+    dy, _ = common.arguments(name, ("dy", "y_pred"), (dy, y_pred))
     geometry.same_shape(name, "dy", tuple(dy.shape), shape, ", one value per row")
-    needs, out = _call.flags(name, needs, 2), _call.outs(name, out, 2)
-    found = _call.backward(
+    needs, out = common.flags(name, needs, 2), common.outs(name, out, 2)
+    found = common.backward(
         name,
         op,
         spec,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from convkit import geometry
-from convkit.ops import _call
+from convkit.ops import common
 
 
 def _forward(
@@ -20,8 +20,8 @@ def _forward(
     data_format: str,
     out: Any,
 ) -> Any:
-    (x,) = _call.arguments(op, ("x",), (x,))
-    x = _call.channels_last(op, x, "x", data_format)
+    (x,) = common.arguments(op, ("x",), (x,))
+    x = common.channels_last(op, x, "x", data_format)
     spec, shape = geometry.pool2d(
         op,
         tuple(x.shape),
@@ -32,7 +32,7 @@ def _forward(
         ceil_mode,
         count_include_pad,
     )
-    return _call.spatial(op, op, spec, [x], shape, data_format, out)
+    return common.spatial(op, op, spec, [x], shape, data_format, out)
 
 
 def _backward(
@@ -50,9 +50,8 @@ def _backward(
     out: Any,
 ) -> Any:
     name = f"{op}_backward"
-    dy, x = _call.arguments(name, ("dy", "x"), (dy, x))
-    x = _call.channels_last(name, x, "x", data_format)
-    dy = _call.channels_last(name, dy, "dy", data_format)
+    dy, x = common.arguments(name, ("dy", "x"), (dy, x))
+    x = common.channels_last(name, x, "x", data_format)
     spec, shape = geometry.pool2d(
         name,
         tuple(x.shape),
@@ -63,9 +62,10 @@ def _backward(
         ceil_mode,
         count_include_pad,
     )
-    geometry.same_shape(name, "dy", tuple(dy.shape), shape, ", that of the result (channels last)")
-    needs, out = _call.flags(name, needs, 1), _call.outs(name, out, 1)
-    return _call.spatial_backward(name, op, spec, [x], dy, needs, data_format, out)[0]
+    common.check_gradient(name, dy, shape, data_format)
+    dy = common.channels_last(name, dy, "dy", data_format)
+    needs, out = common.flags(name, needs, 1), common.outs(name, out, 1)
+    return common.spatial_backward(name, op, spec, [x], dy, needs, data_format, out)[0]
 
 
 def max_pool2d(

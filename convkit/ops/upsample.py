@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from convkit import geometry
-from convkit.ops import _call
+from convkit.ops import common
 
 
 def upsample2d(
@@ -33,10 +33,10 @@ def upsample2d(
     Raises:
         ValueError, TypeError: naming what was expected and what came.
     """
-    (x,) = _call.arguments("upsample2d", ("x",), (x,))
-    x = _call.channels_last("upsample2d", x, "x", data_format)
+    (x,) = common.arguments("upsample2d", ("x",), (x,))
+    x = common.channels_last("upsample2d", x, "x", data_format)
     spec, shape = geometry.upsample2d("upsample2d", tuple(x.shape), size, interpolation)
-    return _call.spatial("upsample2d", "upsample2d", spec, [x], shape, data_format, out)
+    return common.spatial("upsample2d", "upsample2d", spec, [x], shape, data_format, out)
 
 
 def upsample2d_backward(
@@ -51,10 +51,10 @@ def upsample2d_backward(
 ) -> Any:
     """The gradient dx of `upsample2d`; of x only the shape counts."""
     op = "upsample2d_backward"
-    dy, x = _call.arguments(op, ("dy", "x"), (dy, x))
-    x = _call.channels_last(op, x, "x", data_format)
-    dy = _call.channels_last(op, dy, "dy", data_format)
+    dy, x = common.arguments(op, ("dy", "x"), (dy, x))
+    x = common.channels_last(op, x, "x", data_format)
     spec, shape = geometry.upsample2d(op, tuple(x.shape), size, interpolation)
-    geometry.same_shape(op, "dy", tuple(dy.shape), shape, ", that of the result (channels last)")
-    needs, out = _call.flags(op, needs, 1), _call.outs(op, out, 1)
-    return _call.spatial_backward(op, "upsample2d", spec, [x], dy, needs, data_format, out)[0]
+    common.check_gradient(op, dy, shape, data_format)
+    dy = common.channels_last(op, dy, "dy", data_format)
+    needs, out = common.flags(op, needs, 1), common.outs(op, out, 1)
+    return common.spatial_backward(op, "upsample2d", spec, [x], dy, needs, data_format, out)[0]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Colours that people with any colour vision tell apart (Okabe and Ito, 2008).
-BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+BLUE, VERMILION = "#0072B2", "#D55E00"
 INK, MUTED, LINES = "#1F2933", "#616E7C", "#D9DEE4"
 RIGHT, WRONG = BLUE, VERMILION
 DPI = 120

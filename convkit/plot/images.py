@@ -231,8 +231,8 @@ def _output(model: Any, layer: Any) -> tuple[Any, Any]:
     elif isinstance(layer, int):
         layer = model.get_layer(index=layer)
     for candidate in model.layers:
-        symbol = candidate.output
         if candidate is layer or (layer is None and hasattr(candidate, "filters")):
+            symbol = model.symbol_of(candidate)
             if len(symbol.shape) != 4:
                 raise ValueError(
                     "plot.feature_maps: expected a layer with output (N, H, W, C), got "

@@ -164,7 +164,6 @@ void bind_kernels(py::module_& m) {
     m.def("use_backend", &use_backend, py::arg("name"));
     m.def("get_num_threads", &num_threads);
     m.def("set_num_threads", &set_num_threads, py::arg("threads"));
-    m.def("default_num_threads", &default_threads);
     m.def("thread_runtime", &thread_runtime);
 }
 

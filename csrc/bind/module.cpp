@@ -6,6 +6,10 @@
 #include "backend.h"
 #include "bind.h"
 
+#ifndef CONVKIT_VERSION
+#define CONVKIT_VERSION "0+unknown"  // a build without pip
+#endif
+
 PYBIND11_MODULE(_core, m) {
     m.doc() = "Native kernels of convkit; the public functions are in convkit.ops.";
     m.attr("__version__") = CONVKIT_VERSION;

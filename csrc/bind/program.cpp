@@ -21,16 +21,20 @@ class BoundProgram {
     }
 
     int arena(int64_t item_bytes, int64_t elements, bool per_sample) {
+        const InUse in_use(*this);
         return program_.add_value(Place::kArena, item_bytes, elements, per_sample);
     }
     int fed(int64_t item_bytes, int64_t elements) {
+        const InUse in_use(*this);
         return program_.add_value(Place::kFed, item_bytes, elements, true);
     }
     int state(int64_t item_bytes, int64_t elements) {
+        const InUse in_use(*this);
         return program_.add_value(Place::kState, item_bytes, elements, false);
     }
     void node(const std::string& kernel, const py::object& spec,
               const std::vector<int>& arguments) {
+        const InUse in_use(*this);
         program_.add_node(kernel, to_spec(spec), arguments);
     }
 

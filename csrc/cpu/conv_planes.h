@@ -1,4 +1,7 @@
 // Convolution with few filters: pixels in the lanes. Formula and shapes as in conv.cpp.
+//
+// The gradient of the kernel runs over whole rows of a plane, the wrapped-around pixels multiplied
+// by zeros; so an infinity or NaN in x reaches more taps there than those whose windows hold it.
 #pragma once
 
 #include "gemm.h"

@@ -2,7 +2,7 @@
 //   categorical_accuracy  target, prediction (n, rows, size) -> score (n, rows): 1 where both have
 //                         their (first) maximum at the same place
 //   sparse_categorical_accuracy  target (n, rows) labels: 1 where the maximum is at the label
-//   binary_accuracy       the share of a row's values on the target's side of 0.5
+//   binary_accuracy       the share of a row's values whose target is (prediction > 0.5)
 //   mean                  x (n, rows) -> y (1); backward dy (1) -> dx (n, rows), dx = dy / (n rows)
 //   accumulate            x (n, rows) -> total (sum, count) += (sum of x, n rows)
 #include <algorithm>
@@ -70,7 +70,7 @@ void binary_accuracy(const Context& context, const Loss& s, int64_t n, const T* 
         for (int64_t row = begin; row < end; ++row) {
             int64_t right = 0;
             for (int64_t i = row * s.size; i < (row + 1) * s.size; ++i) {
-                right += (target[i] > half) == (prediction[i] > half);
+                right += target[i] == static_cast<T>(prediction[i] > half);
             }
             score[row] = static_cast<T>(right) / static_cast<T>(s.size);
         }

@@ -1,6 +1,5 @@
 // This instruction set's table of kernels.
 #include "cpu_kernels.h"
-#include "simd.h"
 
 #define CONVKIT_STRING_OF(x) #x
 #define CONVKIT_STRING(x) CONVKIT_STRING_OF(x)
@@ -18,8 +17,7 @@ static constexpr Kernels<T> kernels() {
 }
 
 extern const KernelTable table;
-const KernelTable table = {CONVKIT_STRING(CONVKIT_ISA), kVectorBytes, kernels<float>(),
-                           kernels<double>()};
+const KernelTable table = {CONVKIT_STRING(CONVKIT_ISA), kernels<float>(), kernels<double>()};
 
 }  // namespace CONVKIT_ISA
 }  // namespace convkit

@@ -144,6 +144,14 @@ def from_channels_last(y: Any, data_format: str, out: Any = None, op: str = "") 
     return run("transpose", spec, n, [y], (n, channels, height, width), out, op)
 
 
+def check_gradient(op: str, dy: Any, shape: Shape, data_format: str) -> None:
+    """Fails unless dy has the shape of a result (N, H, W, C) in data_format."""
+    if data_format == "channels_first":
+        n, height, width, channels = shape
+        shape = (n, channels, height, width)
+    geometry.same_shape(op, "dy", tuple(dy.shape), shape, ", that of the result")
+
+
 def spatial(
     op: str,
     kernel: str,
