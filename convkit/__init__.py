@@ -16,10 +16,10 @@ except ImportError as error:
     if not isinstance(error, ModuleNotFoundError) and "cannot import name" not in str(error):
         raise  # it is there, and says itself what is wrong
     raise ImportError(
-        "convkit: the compiled part (convkit._core) is missing. Python found the sources rather "
-        "than an installed package: run `pip install .` (or `pip install -e .` to work on them) "
-        "in the folder with pyproject.toml, or start Python somewhere else."
-    ) from error
+        "convkit: Python found the sources rather than the installed package, and they hold no "
+        "compiled part (convkit._core). Start Python in another folder; or, to work on the "
+        "sources, run `pip install -e .` in the folder with pyproject.toml."
+    ) from None
 
 from convkit.config import get_num_threads, set_num_threads
 

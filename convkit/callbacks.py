@@ -26,9 +26,11 @@ class Callback:
     params: dict[str, Any]
 
     def set_model(self, model: Any) -> None:
+        """Called by `fit` with the model that is trained."""
         self.model = model
 
     def set_params(self, params: dict[str, Any]) -> None:
+        """Called by `fit` with its parameters."""
         self.params = params
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
@@ -61,6 +63,10 @@ class History(Callback):
     def __init__(self) -> None:
         self.history: dict[str, list[float]] = {}
         self.epoch: list[int] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Pickled without the model: what is kept of a training is its numbers.
+        return {"history": self.history, "epoch": self.epoch}
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch.append(epoch)

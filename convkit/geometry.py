@@ -199,11 +199,13 @@ def _conv2d(
     if min(kernel_height, kernel_width, in_channels, filters) < 1:
         raise fail(op, "kernel of sizes of at least 1", kernel)
     groups = integer(op, "groups", groups, 1)
+    if channels % groups:
+        raise fail(op, f"x with channels in {groups} equal groups", f"{channels} channels")
     if in_channels * groups != channels:
         raise fail(
             op,
             f"kernel for {channels} channels in {groups} groups, that is of shape "
-            f"({kernel_height}, {kernel_width}, {channels / groups:g}, filters)",
+            f"({kernel_height}, {kernel_width}, {channels // groups}, filters)",
             kernel,
         )
     if filters % groups:

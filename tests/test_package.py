@@ -100,5 +100,8 @@ def test_sources_without_the_compiled_part_say_what_to_do(tmp_path):
     )
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError: convkit: the compiled part (convkit._core) is missing")
-    assert "pip install ." in last
+    assert last.startswith(
+        "ImportError: convkit: Python found the sources rather than the installed package"
+    )
+    assert "another folder" in last
+    assert "pip install -e ." in last

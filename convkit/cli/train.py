@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import convkit
 from convkit import _core, optimizers, utils
 from convkit.cli import data, trained
@@ -57,6 +59,11 @@ def run(arguments: argparse.Namespace) -> None:
         verbose=0 if arguments.quiet else _verbosity(),
     )
     seconds = time.perf_counter() - start
+    if not np.isfinite(history.history["loss"][-1]):
+        raise CommandError(
+            "the loss is no number any more: the training ran away (a smaller --learning-rate may "
+            "help); nothing was saved"
+        )
     report(model, dataset.test)
     trained.save(target, model, description)
     print(f"Trained in {seconds:.1f} s; weights saved to {target}")

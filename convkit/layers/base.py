@@ -44,6 +44,7 @@ class Layer:
         trainable: whether `fit` changes the weights.
         dtype: "float32" or "float64"; None: `convkit.config.floatx()`.
         input_shape: the shape of a sample, for the first layer of a `Sequential`.
+        input_dim: the same for samples of one axis.
     """
 
     def __init__(
@@ -53,13 +54,24 @@ class Layer:
         trainable: bool = True,
         dtype: str | None = None,
         input_shape: Sequence[int] | None = None,
+        input_dim: int | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            known = [p for p in inspect.signature(type(self).__init__).parameters if p != "self"]
+            known = [*(p for p in known if p != "kwargs"), "name", "dtype", "input_shape"]
+            raise TypeError(
+                f"{type(self).__name__}: expected arguments among {', '.join(known)}, "
+                f"got {', '.join(unknown)}"
+            )
         self.name = name or unique_name(type(self).__name__)
         self.trainable = trainable
         self.dtype = geometry.choice(
             self.name, "dtype", dtype or config.floatx(), ("float32", "float64")
         )
         self.batch_input_shape: Shape | None = None
+        if input_dim is not None:
+            input_shape = (input_dim,)
         if input_shape is not None:
             self.batch_input_shape = (None, *sample_shape(self.name, input_shape))
         self.built = False

@@ -78,3 +78,10 @@ def split(op: str, x: Any, y: Any, share: float) -> tuple[Any, Any, tuple[Any, A
             op, "validation_split to leave samples on both sides", f"{share} of {len(x)}"
         )
     return x[:at], y[:at], (x[at:], y[at:])
+
+
+def listed(value: Any) -> list[Any]:
+    """One thing, several or None, as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]

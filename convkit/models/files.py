@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -16,18 +17,28 @@ _ENTRY = "convkit"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """The new content or, after a crash at any moment, the old file as it was."""
+    """The new content or, after a crash at any moment, the old file as it was.
+
+    Raises:
+        OSError: naming `path`, which is left as it was.
+    """
+    path = path.resolve()  # of a link, what it points to is replaced
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "expected a file to replace, got something else", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None  # not the temporary name
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def _named(model: Any) -> dict[str, Variable]:
@@ -44,6 +55,10 @@ def save(path: Any, model: Any, metadata: dict[str, Any] | None = None) -> None:
     """Writes a model's weights, and beside them what `read_metadata` is to give back (JSON)."""
     from safetensors.numpy import save as serialise
 
+    if str(path).endswith((".h5", ".keras")):
+        raise ValueError(
+            f"save_weights: expected a name such as model.safetensors (the format), got {path}"
+        )
     named = _named(model)
     if not named:
         raise ValueError("save_weights: expected a model with weights, got one without")
@@ -61,9 +76,7 @@ def read_metadata(path: Any) -> dict[str, Any] | None:
         with safe_open(path, framework="numpy") as file:
             metadata = json.loads((file.metadata() or {}).get(_ENTRY, "null"))
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"read_metadata: expected a safetensors file, got {path}: {error}"
-        ) from None
+        raise ValueError(f"expected a safetensors file, got {path}: {error}") from None
     return metadata if isinstance(metadata, dict) else None
 
 

@@ -54,8 +54,13 @@ class Model(Layer):
         self._recording = threading.RLock()  # programs are recorded by one thread at a time
         self.inputs: Symbol | None = None
         self.outputs: Symbol | None = None
-        if type(self) is Model or inputs is not None:
+        if functional or inputs is not None:
             self._connect(inputs, outputs)
+        elif not isinstance(self, Sequential):
+            raise TypeError(
+                f"{type(self).__name__}: expected super().__init__(inputs, outputs), got neither; "
+                "a model is made of layers, and a function of one's own is a subclass of Layer"
+            )
 
     def _connect(self, inputs: Any, outputs: Any) -> None:
         for role, value in (("inputs", inputs), ("outputs", outputs)):
@@ -244,7 +249,7 @@ class Model(Layer):
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: str | int = "auto",
-        callbacks: Sequence[Callback] | None = None,
+        callbacks: Callback | Sequence[Callback] | None = None,
         validation_split: float = 0.0,
         validation_data: tuple[Any, Any] | None = None,
         shuffle: bool = True,
@@ -261,7 +266,7 @@ class Model(Layer):
             epochs: number of the epoch to end at.
             verbose: "auto" (a bar on a terminal, else nothing), 0 (nothing), 1 (a bar), 2 (a line
                 per epoch).
-            callbacks: `convkit.callbacks.Callback` objects.
+            callbacks: a `convkit.callbacks.Callback` or several.
             validation_split: share of the samples, from the end, that is kept for validation.
             validation_data: (x, y) for validation after each epoch.
             shuffle: whether each epoch has an order of its own.
@@ -302,7 +307,7 @@ class Model(Layer):
         history, bar = History(), _bar(verbose)
         steps = -(-len(x) // batch)
         called = CallbackList(
-            [history, *(callbacks or []), *([bar] if bar else [])],
+            [history, *data.listed(callbacks), *([bar] if bar else [])],
             self,
             {"epochs": epochs, "steps": steps, "verbose": verbose},
         )
@@ -397,6 +402,8 @@ class Model(Layer):
             The loss alone where there are no metrics; else a list, the loss first.
         """
         x, y = self._arrays("evaluate", x, y)
+        if not len(x):
+            raise geometry.fail("evaluate", "at least one sample", "none")
         batch = geometry.integer(
             "evaluate", "batch_size", 32 if batch_size is None else batch_size, 1
         )

@@ -62,7 +62,7 @@ def draw_history(part: Any, curves: dict[str, dict[str, list[float]]], validatio
             ax.plot(epochs, values, dashes, color=colour, label=label, marker="o", markersize=3)
         ax.set_title(name)
         ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.grid(axis="y")
         ax.margins(x=0.03)
         if name == "loss" and min(min(v) for v in lines.values()) >= 0:
