@@ -395,7 +395,9 @@ def test_predict_goes_on_after_an_image_that_cannot_be_read(pillow, weights, tmp
     assert main(["predict", "--model", str(weights), *bad, "seven.png"]) == 1
     captured = capsys.readouterr()
     assert captured.out.startswith("seven.png: ")
-    for name, line in zip([*bad, "5 of 6"], captured.err.splitlines(), strict=True):
+    note, *lines = captured.err.splitlines()
+    assert note.startswith("(These weights saw ")
+    for name, line in zip([*bad, "5 of 6"], lines, strict=True):
         assert line.startswith(f"convkit: error: {name}")
 
 
