@@ -219,12 +219,15 @@ class Model(Layer):
 
     def _program(self, kind: str, make: Any, *arrays: np.ndarray) -> Any:
         """The program for arrays of these dtypes, recorded at first use."""
-        trainable = tuple(id(v) for v in self.trainable_weights)
-        key = (kind, trainable, *((a.dtype.name, a.shape[1:]) for a in arrays))
-        with self._recording:
-            if key not in self._programs:
-                self._programs[key] = make()
-            return self._programs[key]
+        trainable = tuple(id(v) for v in self.trainable_weights) if kind == "train" else ()
+        key = (kind, trainable, *((a.dtype, a.shape[1:]) for a in arrays))
+        program = self._programs.get(key)
+        if program is None:
+            with self._recording:
+                program = self._programs.get(key)
+                if program is None:
+                    program = self._programs[key] = make()
+        return program
 
     def _training_step(self, x: np.ndarray, y: np.ndarray) -> TrainingStep:
         assert self.loss is not None and self.optimizer is not None
