@@ -29,7 +29,9 @@ def _backward(op: str, dy: Any, x: Any, needs: Any, out: Any, slope: float = 0.0
     geometry.same_shape(name, "dy", tuple(dy.shape), tuple(x.shape), ", that of x")
     spec, n = _spec(op, x, slope)
     needs, out = common.flags(name, needs, 1), common.outs(name, out, 1)
-    y = common.run("activation", spec, n, [x], tuple(x.shape), None, name)
+    # Of relu and leaky_relu only the sign of y counts, and that is x's.
+    signs = op in ("relu", "leaky_relu")
+    y = x if signs else common.run("activation", spec, n, [x], tuple(x.shape), None, name)
     return common.backward(name, "activation", spec, n, [x], [y], dy, needs, out)[0]
 
 

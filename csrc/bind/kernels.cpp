@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "array.h"
 #include "backend.h"
 #include "bind.h"
@@ -11,6 +13,7 @@ namespace convkit {
 namespace {
 
 constexpr size_t kMostArguments = 16;
+constexpr int64_t kWorthReleasing = 4096;  // elements in all arguments
 
 // Everything that a kernel call is made of, checked as memory safety needs; the results, which come
 // after the inputs, are arrays of the caller's or made here.
@@ -42,12 +45,15 @@ class Call {
         if (count.any || array.elements != count.elements)
             refuse(argument, "another number of elements");
         pointer = array.data;
+        elements_ += array.elements;
     }
 
     void run() const {
         if (taken_ != counts_.size()) fail(kernel_.name, "more arguments");
         const Context context{num_threads()};
-        py::gil_scoped_release release;
+        // Letting other Python threads run costs more than the shortest kernels.
+        std::optional<py::gil_scoped_release> release;
+        if (elements_ >= kWorthReleasing) release.emplace();
         (float64_ ? kernel_.call_float64 : kernel_.call_float32)(backend(), context, spec_, n_,
                                                                  pointers_);
     }
@@ -63,6 +69,7 @@ class Call {
     bool float64_;
     std::vector<Count> counts_;
     size_t taken_ = 0;
+    int64_t elements_ = 0;
     void* pointers_[kMostArguments];
 };
 
@@ -71,23 +78,34 @@ bool is_float64(const std::string& dtype) {
     return dtype == "float64";
 }
 
+// What is in a list or tuple, item by item, without making an object of each look.
+template <class F>
+void for_each(const py::object& items, F f) {
+    const auto fast =
+        py::reinterpret_steal<py::object>(PySequence_Fast(items.ptr(), "expected a sequence"));
+    if (!fast) throw py::error_already_set();
+    PyObject* const* item = PySequence_Fast_ITEMS(fast.ptr());
+    const py::ssize_t count = PySequence_Fast_GET_SIZE(fast.ptr());
+    for (py::ssize_t k = 0; k < count; ++k) f(py::handle(item[k]));
+}
+
 py::list run_kernel(const std::string& name, const py::object& spec, int64_t n,
-                    const std::string& dtype, const py::sequence& inputs,
-                    const py::sequence& outputs) {
+                    const std::string& dtype, const py::object& inputs, const py::object& outputs) {
     const bool float64 = is_float64(dtype);
     Call call(name, spec, n, float64);
-    for (const py::handle input : inputs) call.add(input);
+    for_each(inputs, [&](py::handle input) { call.add(input); });
     py::list results;
-    for (const py::handle output : outputs) {
-        if (py::isinstance<py::tuple>(output)) {
+    for_each(outputs, [&](py::handle output) {
+        if (PyTuple_CheckExact(output.ptr())) {
             const auto shape = py::cast<std::vector<py::ssize_t>>(output);
-            results.append(
-                py::array(float64 ? py::dtype::of<double>() : py::dtype::of<float>(), shape));
+            const py::array made(float64 ? py::dtype::of<double>() : py::dtype::of<float>(), shape);
+            call.add(made);
+            results.append(made);
         } else {
+            call.add(output);
             results.append(output);
         }
-        call.add(results[results.size() - 1]);
-    }
+    });
     call.run();
     return results;
 }
