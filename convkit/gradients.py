@@ -78,13 +78,14 @@ def backward(kernel: str, dy: Any, one: Call) -> list[Any]:
 @rule("conv2d", "dense")
 def _weighted(kernel: str, c: Call, dy: Any) -> list[Any]:
     x, weights, _ = c.inputs
-    dx = c.kernel(f"{kernel}_backward_input", [dy, weights], [c.target(0)])
-    if c.target(1) is None and c.target(2) is None:
-        return [*dx, None, None]
+    dx, dkernel, dbias = c.target(0), c.target(1), c.target(2)
+    (dx,) = c.kernel(f"{kernel}_backward_input", [dy, weights], [dx])
+    if dkernel is None and dbias is None:
+        return [dx, None, None]
     # One kernel gives both; where the bias alone is asked for, dkernel is made and dropped.
-    dkernel = c.target(1) if c.target(1) is not None else tuple(weights.shape)
-    results = c.kernel(f"{kernel}_backward_kernel", [dy, x], [dkernel, c.target(2)])
-    return [*dx, results[0] if c.target(1) is not None else None, results[1]]
+    made = tuple(weights.shape) if dkernel is None else dkernel
+    made, dbias = c.kernel(f"{kernel}_backward_kernel", [dy, x], [made, dbias])
+    return [dx, None if dkernel is None else made, dbias]
 
 
 @rule("max_pool2d")
