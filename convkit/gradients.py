@@ -49,7 +49,7 @@ class Call:
             return None
         if self._out is not None and self._out[index] is not None:
             return self._out[index]
-        return tuple(self.inputs[index].shape)
+        return self.inputs[index].shape
 
     def kernel(self, name: str, inputs: Sequence[Any], targets: Sequence[Any]) -> list[Any]:
         """Calls the backward kernel, unless nothing of it is needed."""

@@ -169,11 +169,14 @@ FUNCTIONS = {
 }
 
 
+NAMES = tuple(FUNCTIONS)
+
+
 def named(op: str, activation: str | None) -> str | None:
     """The name of a known activation; None for none and for "linear"."""
     if activation is None or activation == "linear":
         return None
-    return geometry.choice(op, "activation", activation, tuple(FUNCTIONS))
+    return geometry.choice(op, "activation", activation, NAMES)
 
 
 def apply(name: str, y: Any, out: Any) -> Any:

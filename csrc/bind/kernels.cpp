@@ -13,6 +13,7 @@ namespace convkit {
 namespace {
 
 constexpr size_t kMostArguments = 16;
+constexpr py::ssize_t kMostAxes = 32;      // as many as any NumPy has
 constexpr int64_t kWorthReleasing = 4096;  // elements in all arguments
 
 // Everything that a kernel call is made of, checked as memory safety needs; the results, which come
@@ -89,6 +90,30 @@ void for_each(const py::object& items, F f) {
     for (py::ssize_t k = 0; k < count; ++k) f(py::handle(item[k]));
 }
 
+// An array of this shape, its contents undefined. By NumPy's own function: pybind11's constructor
+// works out strides first, which takes as long as a short kernel.
+py::array new_array(const py::handle shape, bool float64) {
+    static PyObject* const dtypes[] = {py::dtype::of<float>().release().ptr(),
+                                       py::dtype::of<double>().release().ptr()};
+    Py_intptr_t sizes[kMostAxes];
+    const py::ssize_t axes = PyTuple_GET_SIZE(shape.ptr());
+    if (axes > kMostAxes) fail("array", "fewer axes");
+    for (py::ssize_t k = 0; k < axes; ++k) {
+        sizes[k] = PyLong_AsSsize_t(PyTuple_GET_ITEM(shape.ptr(), k));
+        if (sizes[k] < 0) {
+            if (PyErr_Occurred()) throw py::error_already_set();
+            fail("array", "sizes of at least 0");
+        }
+    }
+    auto& numpy = py::detail::npy_api::get();
+    PyObject* const dtype = dtypes[float64];
+    Py_INCREF(dtype);  // which the next call takes over
+    PyObject* made = numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, dtype, static_cast<int>(axes),
+                                                 sizes, nullptr, nullptr, 0, nullptr);
+    if (!made) throw py::error_already_set();
+    return py::reinterpret_steal<py::array>(made);
+}
+
 py::list run_kernel(const std::string& name, const py::object& spec, int64_t n,
                     const std::string& dtype, const py::object& inputs, const py::object& outputs) {
     const bool float64 = is_float64(dtype);
@@ -97,8 +122,7 @@ py::list run_kernel(const std::string& name, const py::object& spec, int64_t n,
     py::list results;
     for_each(outputs, [&](py::handle output) {
         if (PyTuple_CheckExact(output.ptr())) {
-            const auto shape = py::cast<std::vector<py::ssize_t>>(output);
-            const py::array made(float64 ? py::dtype::of<double>() : py::dtype::of<float>(), shape);
+            const py::array made = new_array(output, float64);
             call.add(made);
             results.append(made);
         } else {

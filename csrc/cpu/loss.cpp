@@ -244,17 +244,24 @@ void mean_of_terms(const Context& context, const Loss& s, int64_t n, const T* ta
     });
 }
 
+// Term by term, so that rows need not be turned into lanes.
 template <class T, class Term>
 void mean_of_terms_gradient(const Context& context, const Loss& s, int64_t n, const T* dloss,
                             const T* target, const T* prediction, T* dtarget, T* dprediction) {
-    for_each_rows(context, s, n, target, prediction, [&](const Rows<T>& rows) {
-        const Vec<T> d = load_numbers(dloss, rows) / static_cast<T>(s.size);
-        for (int64_t i = 0; i < s.size; ++i) {
-            const Gradient<T> g = Term::gradient(rows.t(i), rows.p(i));
-            store(rows.target + i * kLanes<T>, d * g.target);
-            store(rows.prediction + i * kLanes<T>, d * g.prediction);
+    parallel_for(context, n * s.rows, 1 + 0.5 * s.size, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+            const Vec<T> d = broadcast(dloss[row]) / static_cast<T>(s.size);
+            const auto gradient = [&](int64_t i, auto part) {
+                const Gradient<T> g =
+                    Term::gradient(get(target + i, part), get(prediction + i, part));
+                if (dtarget) put(dtarget + i, Vec<T>(d * g.target), part);
+                if (dprediction) put(dprediction + i, Vec<T>(d * g.prediction), part);
+            };
+            const int64_t stop = (row + 1) * s.size;
+            int64_t i = row * s.size;
+            for (; i + kLanes<T> <= stop; i += kLanes<T>) gradient(i, Whole{});
+            if (i < stop) gradient(i, Part{stop - i});
         }
-        store_rows(s, rows, dtarget, dprediction);
     });
 }
 
