@@ -105,7 +105,9 @@ def _from_output(kernel: str, c: Call, dy: Any) -> list[Any]:
 
 @rule("add")
 def _add(kernel: str, c: Call, dy: Any) -> list[Any]:
-    return [dy if c.target(i) is not None else None for i in range(2)]
+    if isinstance(dy, Symbol):  # one value can serve both
+        return [dy if need else None for need in c.needs]
+    return c.kernel("add_backward", [dy], [c.target(0), c.target(1)])
 
 
 @rule("concatenate")

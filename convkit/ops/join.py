@@ -33,9 +33,9 @@ def add_backward(dy: Any, x1: Any, x2: Any, *, needs: Any = None, out: Any = Non
     geometry.same_shape(op, "x2", tuple(x2.shape), tuple(x1.shape), ", that of x1")
     geometry.same_shape(op, "dy", tuple(dy.shape), tuple(x1.shape), ", that of x1")
     needs, out = common.flags(op, needs, 2), common.outs(op, out, 2)
-    found = common.backward(op, "add", None, None, [x1, x2], [None], dy, needs, out)
-    if not isinstance(dy, graph.Symbol):
-        found = [g.copy() if g is dy else g for g in found]
+    n, size = geometry.samples(tuple(x1.shape))
+    spec = _core.Elementwise(size=size)
+    found = common.backward(op, "add", spec, n, [x1, x2], [None], dy, needs, out)
     return tuple(found)
 
 

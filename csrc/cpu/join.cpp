@@ -1,5 +1,6 @@
 // Joining and moving.
 //   add          a, b (n, size) -> y = a + b
+//     backward   dy -> da = db = dy; either may be null
 //   concatenate  a (n, outer, first), b (n, outer, second) -> y (n, outer, first + second)
 //     backward   dy (as y) -> da (as a), db (as b); either may be null
 //   transpose    x (n, rows, columns) -> y (n, columns, rows)
@@ -16,6 +17,19 @@ void add(const Context& context, const Elementwise& s, int64_t n, const T* a, co
     parallel_for(context, n * s.size, 0.15, [&](int64_t begin, int64_t end) {
         for_each_vector(y, begin, end, [&](int64_t i, auto part) {
             put(y + i, get(a + i, part) + get(b + i, part), part);
+        });
+    });
+}
+
+// da = db = dy, read once for both.
+template <class T>
+void add_backward(const Context& context, const Elementwise& s, int64_t n, const T* dy, T* da,
+                  T* db) {
+    parallel_for(context, n * s.size, 0.15, [&](int64_t begin, int64_t end) {
+        for_each_vector(da ? da : db, begin, end, [&](int64_t i, auto part) {
+            const Vec<T> v = get(dy + i, part);
+            if (da) put(da + i, v, part);
+            if (db) put(db + i, v, part);
         });
     });
 }
@@ -74,6 +88,7 @@ void transpose(const Context& context, const Transpose& s, int64_t n, const T* x
 }
 
 INSTANTIATE(add)
+INSTANTIATE(add_backward)
 INSTANTIATE(concatenate)
 INSTANTIATE(concatenate_backward)
 INSTANTIATE(transpose)
