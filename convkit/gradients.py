@@ -135,8 +135,7 @@ def _dropout(kernel: str, c: Call, dy: Any) -> list[Any]:
     "mean_absolute_error",
 )
 def _loss(kernel: str, c: Call, dy: Any) -> list[Any]:
-    target, prediction = c.inputs
-    return c.kernel(f"{kernel}_backward", [dy, target, prediction], [c.target(0), c.target(1)])
+    return c.kernel(f"{kernel}_backward", [dy, *c.inputs], [c.target(0), c.target(1)])
 
 
 @rule("sparse_categorical_crossentropy")

@@ -25,13 +25,13 @@ def _backward(
 ) -> tuple[Any, Any]:
     name = f"{op}_backward"
     dy, y_true, y_pred = common.arguments(name, ("dy", "y_true", "y_pred"), (dy, y_true, y_pred))
-    spec, shape = geometry.loss(name, tuple(y_true.shape), tuple(y_pred.shape), False, from_logits)
-    geometry.same_shape(name, "dy", tuple(dy.shape), shape, ", one value per row")
+    spec, shape = geometry.loss(name, y_true.shape, y_pred.shape, False, from_logits)
+    if dy.shape != shape:
+        geometry.same_shape(name, "dy", dy.shape, shape, ", one value per row")
     needs, out = common.flags(name, needs, 2), common.outs(name, out, 2)
-    found = common.backward(
-        name, op, spec, _samples(y_pred), [y_true, y_pred], [None], dy, needs, out
-    )
-    return found[0], found[1]
+    n = None if shape and shape[0] is None else 1
+    dy_true, dy_pred = common.backward(name, op, spec, n, [y_true, y_pred], [None], dy, needs, out)
+    return dy_true, dy_pred
 
 
 def categorical_crossentropy(
