@@ -16,7 +16,6 @@ from typing import Any
 from convkit import _core
 
 Shape = tuple[int | None, ...]
-Padding = str | int | Sequence[Any]
 # Numbers beyond these are refused, so that no product of sizes leaves 64 bits.
 LARGEST = 2**31 - 1
 LARGEST_WINDOW = 2**24  # values in a pooling window; a float counts so far
@@ -60,6 +59,17 @@ def pair(op: str, name: str, value: object, least: int) -> tuple[int, int]:
             f"{op}: expected {name} to be an integer or two of them, got {value!r}"
         ) from None
     return number, number
+
+
+def number(op: str, name: str, value: object, low: float, high: float) -> float:
+    """`value` as a float, low <= value < high; TypeError or ValueError otherwise."""
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"{op}: expected {name} to be a number, got {value!r}") from None
+    if not low <= found < high:
+        raise fail(op, f"{low:g} <= {name} < {high:g}", value)
+    return found
 
 
 def choice(op: str, name: str, value: object, allowed: Sequence[str]) -> str:

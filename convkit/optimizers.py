@@ -11,16 +11,6 @@ from convkit import _core, geometry, graph
 from convkit.graph import Node, Symbol, Variable
 
 
-def _number(op: str, name: str, value: Any, low: float, high: float) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{op}: expected {name} to be a number, got {value!r}") from None
-    if not low <= number < high:
-        raise geometry.fail(op, f"{low:g} <= {name} < {high:g}", value)
-    return number
-
-
 class Optimizer:
     """Base class.
 
@@ -30,7 +20,9 @@ class Optimizer:
 
     def __init__(self, learning_rate: float) -> None:
         self.iterations = Variable(np.zeros(1, np.int64), "iterations", trainable=False)
-        self._rate = _number(type(self).__name__, "learning_rate", learning_rate, 0, float("inf"))
+        self._rate = geometry.number(
+            type(self).__name__, "learning_rate", learning_rate, 0, float("inf")
+        )
         self._rates: dict[str, Variable] = {}
         self._slots: dict[tuple[int, str], Variable] = {}
 
@@ -40,7 +32,7 @@ class Optimizer:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        self._rate = _number(type(self).__name__, "learning_rate", value, 0, float("inf"))
+        self._rate = geometry.number(type(self).__name__, "learning_rate", value, 0, float("inf"))
         for rate in self._rates.values():
             rate.assign([self._rate])
 
@@ -96,7 +88,7 @@ class SGD(Optimizer):
         self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False
     ) -> None:
         super().__init__(learning_rate)
-        self.momentum = _number("SGD", "momentum", momentum, 0, 1)
+        self.momentum = geometry.number("SGD", "momentum", momentum, 0, 1)
         self.nesterov = bool(nesterov)
 
     def update(self, gradient: Symbol, variable: Variable, rate: Variable) -> Node:
@@ -124,9 +116,9 @@ class Adam(Optimizer):
         epsilon: float = 1e-7,
     ) -> None:
         super().__init__(learning_rate)
-        self.beta_1 = _number("Adam", "beta_1", beta_1, 0, 1)
-        self.beta_2 = _number("Adam", "beta_2", beta_2, 0, 1)
-        self.epsilon = _number("Adam", "epsilon", epsilon, 0, float("inf"))
+        self.beta_1 = geometry.number("Adam", "beta_1", beta_1, 0, 1)
+        self.beta_2 = geometry.number("Adam", "beta_2", beta_2, 0, 1)
+        self.epsilon = geometry.number("Adam", "epsilon", epsilon, 0, float("inf"))
 
     def update(self, gradient: Symbol, variable: Variable, rate: Variable) -> Node:
         spec = _core.Adam(

@@ -114,11 +114,9 @@ class ReLU(Layer):
 
     def __init__(self, *, negative_slope: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.negative_slope = float(negative_slope)
-        if not 0 <= self.negative_slope < float("inf"):
-            raise geometry.fail(
-                self.name, "negative_slope to be finite and at least 0", negative_slope
-            )
+        self.negative_slope = geometry.number(
+            self.name, "negative_slope", negative_slope, 0, float("inf")
+        )
 
     def call(self, x: Any) -> Any:
         return ops.leaky_relu(x, self.negative_slope) if self.negative_slope else ops.relu(x)
@@ -201,9 +199,7 @@ class Dropout(Layer):
 
     def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.rate = float(rate)
-        if not 0 <= self.rate < 1:
-            raise geometry.fail(self.name, "0 <= rate < 1", rate)
+        self.rate = geometry.number(self.name, "rate", rate, 0, 1)
         self.seed = None if seed is None else geometry.integer(self.name, "seed", seed, 0)
         self._state: Variable | None = None
 
@@ -232,7 +228,7 @@ class Dropout(Layer):
 
 
 def data_format_of(op: str, data_format: str | None) -> str:
-    """ "channels_last" for None."""
+    """The data_format; None is "channels_last"."""
     return geometry.choice(op, "data_format", data_format or "channels_last", geometry.DATA_FORMATS)
 
 

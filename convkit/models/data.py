@@ -56,19 +56,6 @@ def describe(shape: Shape) -> str:
     return "(" + ", ".join("N" if s is None else str(s) for s in shape) + ")"
 
 
-def share(op: str, validation_split: Any) -> float:
-    """`validation_split` as a number, 0 <= share < 1."""
-    try:
-        number = float(validation_split)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{op}: expected validation_split to be a number, got {validation_split!r}"
-        ) from None
-    if not 0 <= number < 1:
-        raise geometry.fail(op, "0 <= validation_split < 1", validation_split)
-    return number
-
-
 def split(op: str, x: Any, y: Any, share: float) -> tuple[Any, Any, tuple[Any, Any]]:
     """The last share of the samples, before any shuffling, kept for validation, as Keras does."""
     x, y = np.asarray(x), np.asarray(y)

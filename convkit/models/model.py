@@ -287,7 +287,7 @@ class Model(Layer):
         epochs = geometry.integer(op, "epochs", epochs, 0)
         initial_epoch = geometry.integer(op, "initial_epoch", initial_epoch, 0)
         frequency = geometry.integer(op, "validation_freq", validation_freq, 1)
-        share = data.share(op, validation_split)
+        share = geometry.number(op, "validation_split", validation_split, 0, 1)
         if validation_data is None and share:
             x, y, validation_data = data.split(op, x, y, share)
         x, y = self._arrays(op, x, y)

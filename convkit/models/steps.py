@@ -37,15 +37,13 @@ class Scores:
         self.names = [*_unique([metric.name for metric in chosen]), "loss"]
         self.totals = [Variable(np.zeros(2), name, trainable=False) for name in self.names]
 
-    def record(self, y_true: Symbol, y_pred: Symbol) -> tuple[Symbol, list[Node]]:
-        """The loss of each row, and the nodes that add up loss and metrics."""
-        loss = self.loss.call(y_true, y_pred)
+    def record(self, y_true: Symbol, y_pred: Symbol, loss: Symbol) -> list[Node]:
+        """The nodes that add up the metrics and the loss of each row."""
         rows = [metric.call(y_true, y_pred) for metric in self.metrics] + [loss]
-        nodes = [
+        return [
             graph.update("accumulate", _rows(row), [row, total.symbol])
             for row, total in zip(rows, self.totals, strict=True)
         ]
-        return loss, nodes
 
     def reset(self) -> None:
         for total in self.totals:
@@ -88,14 +86,14 @@ class TrainingStep:
         with graph.training_step() as after:
             y_true = gather(self.y, self.index, "int32" if scores.loss.sparse else dtype)
             y_pred = model.call(gather(self.x, self.index, dtype), training=True)
-            # Scores change variables, so they are recorded once all gradients are known.
             loss = scores.loss.call(y_true, y_pred)
             mean = graph.call("mean", _rows(loss), None, [loss], [(1,)], dtype)[0]
             found = gradients.gradients(mean, [variable.symbol for variable in variables])
             for variable, gradient in zip(variables, found, strict=True):
                 if gradient is None:
                     raise ValueError(f"fit: expected the loss to depend on {variable.name}")
-            _, effects = scores.record(y_true, y_pred)
+            # What changes variables comes after all gradients.
+            effects = scores.record(y_true, y_pred, loss)
             effects += [record() for record in after]
             effects += optimizer.record([g for g in found if g is not None], variables)
         self.program = Program(dtype, effects=effects)
@@ -127,7 +125,7 @@ class Evaluation:
         self.y = Symbol((None, *y.shape[1:]), y.dtype.name, place="fed")
         y_true = self.y if scores.loss.sparse else _float(self.y, None, model.dtype)
         y_pred = model.call(_float(self.x, None, model.dtype), training=False)
-        _, effects = scores.record(y_true, y_pred)
+        effects = scores.record(y_true, y_pred, scores.loss.call(y_true, y_pred))
         self.program = Program(model.dtype, effects=effects)
         self._lock = threading.Lock()
 

@@ -35,18 +35,6 @@ def _backward(op: str, dy: Any, x: Any, needs: Any, out: Any, slope: float = 0.0
     return common.backward(name, "activation", spec, n, [x], [y], dy, needs, out)[0]
 
 
-def _slope(op: str, negative_slope: Any) -> float:
-    try:
-        slope = float(negative_slope)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{op}: expected negative_slope to be a number, got {negative_slope!r}"
-        ) from None
-    if not 0 <= slope < float("inf"):
-        raise geometry.fail(op, "negative_slope to be finite and at least 0", negative_slope)
-    return slope
-
-
 def relu(x: Any, *, out: Any = None) -> Any:
     """max(x, 0), element by element; NaN stays NaN.
 
@@ -70,14 +58,21 @@ def leaky_relu(x: Any, negative_slope: float = LEAKY_SLOPE, *, out: Any = None) 
         negative_slope: at least 0.
         out: an array of x's shape and dtype for the result.
     """
-    return _forward("leaky_relu", x, out, _slope("leaky_relu", negative_slope))
+    return _forward(
+        "leaky_relu",
+        x,
+        out,
+        geometry.number("leaky_relu", "negative_slope", negative_slope, 0, float("inf")),
+    )
 
 
 def leaky_relu_backward(
     dy: Any, x: Any, negative_slope: float = LEAKY_SLOPE, *, needs: Any = None, out: Any = None
 ) -> Any:
     """The gradient of `leaky_relu`."""
-    slope = _slope("leaky_relu_backward", negative_slope)
+    slope = geometry.number(
+        "leaky_relu_backward", "negative_slope", negative_slope, 0, float("inf")
+    )
     return _backward("leaky_relu", dy, x, needs, out, slope)
 
 
