@@ -10,6 +10,9 @@ namespace convkit {
 
 struct Context {
     int threads = 1;  // at most this many; results never depend on it
+    // For kernels that see a part of a batch: its first sample, and the size of the batch (0: this
+    // is all of it).
+    int64_t first = 0, batch = 0;
 };
 
 // Scratch of the calling thread, 64-byte aligned, kept for the next call; contents are undefined.

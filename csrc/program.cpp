@@ -38,6 +38,8 @@ int64_t item_bytes(Element element, bool float64) {
     switch (element) {
         case Element::kReal:
             return float64 ? 8 : 4;
+        case Element::kUint8:
+            return 1;
         case Element::kInt32:
             return 4;
         case Element::kInt64:

@@ -34,6 +34,7 @@ template <class P>
 constexpr Element element_of() {
     using E = std::remove_const_t<std::remove_pointer_t<P>>;
     if constexpr (std::is_same_v<E, Real>) return Element::kReal;
+    if constexpr (std::is_same_v<E, uint8_t>) return Element::kUint8;
     if constexpr (std::is_same_v<E, int32_t>) return Element::kInt32;
     if constexpr (std::is_same_v<E, int64_t>) return Element::kInt64;
     if constexpr (std::is_same_v<E, double>) return Element::kFloat64;
@@ -102,7 +103,27 @@ std::vector<KernelInfo> make_list() {
     };
 }
 
+struct InLanes {
+    bool operator()(Pool2d& s) const { return widen(s.channels); }
+    bool operator()(Upsample2d& s) const { return widen(s.channels); }
+    bool operator()(Elementwise& s) const { return widen(s.size); }
+    bool operator()(Activation& s) const { return widen(s.size); }
+    bool operator()(Softmax& s) const { return widen(s.inner); }
+    bool operator()(Concatenate& s) const { return widen(s.first) && widen(s.second); }
+    template <class Other>
+    bool operator()(Other&) const {
+        return false;
+    }
+
+    static bool widen(int64_t& size) {
+        size *= kTile;
+        return true;
+    }
+};
+
 }  // namespace
+
+bool in_lanes(Spec& spec) { return std::visit(InLanes{}, spec); }
 
 const std::vector<KernelInfo>& kernel_list() {
     static const std::vector<KernelInfo> list = make_list();

@@ -12,10 +12,11 @@
 namespace convkit {
 
 using Spec = std::variant<Conv2d, Dense, Pool2d, Upsample2d, Elementwise, Activation, Softmax,
-                          Concatenate, Transpose, Dropout, Loss, Mean, Gather, Sgd, Adam>;
+                          Concatenate, Transpose, Dropout, Loss, Mean, Gather, Sgd, Adam,
+                          FusedConv2d, FusedDense>;
 
 // kReal is the T of a kernel: float or double.
-enum class Element { kReal, kInt32, kInt64, kFloat64, kAny };
+enum class Element { kReal, kUint8, kInt32, kInt64, kFloat64, kAny };
 
 struct Argument {
     std::string name;
@@ -48,6 +49,10 @@ struct KernelInfo {
 };
 
 const std::vector<KernelInfo>& kernel_list();
+
+// The spec under which a kernel that works along other axes than the samples' and channels' takes a
+// tile for one sample with kTile times the channels; false where there is none.
+bool in_lanes(Spec& spec);
 
 // Throws std::invalid_argument.
 const KernelInfo& find_kernel(const std::string& name);

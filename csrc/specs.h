@@ -8,6 +8,13 @@
 
 namespace convkit {
 
+// Samples of a tile, the layout of depth-first programs: (value, kTile), samples in the lanes.
+// The same for every instruction set and type; narrower registers take a value in several parts.
+constexpr int64_t kTile = 16;
+
+// The samples in as many whole tiles as n samples need.
+constexpr int64_t in_tiles(int64_t n) { return (n + kTile - 1) / kTile * kTile; }
+
 // x (n, height, width, channels), kernel (kernel_height, kernel_width, channels / groups, filters),
 // y (n, out_height, out_width, filters). Bottom and right padding follow from the output's size.
 struct Conv2d {
@@ -69,12 +76,31 @@ struct Elementwise {
     int64_t size;
 };
 
-enum ActivationKind : int64_t { kRelu, kLeakyRelu, kSigmoid, kTanh, kExp };
+enum ActivationKind : int64_t { kLinear = -1, kRelu, kLeakyRelu, kSigmoid, kTanh, kExp };
 
 struct Activation {
     int64_t size;
     int64_t kind;  // ActivationKind
     double slope;  // leaky_relu only, >= 0: y = x > 0 ? x : slope * x
+};
+
+// A convolution, then max-pooling without overlap (pool 1 x 1: none), then an activation that never
+// decreases, so that it may follow the pooling. What no whole window covers is left out.
+struct FusedConv2d {
+    Conv2d conv;
+    int64_t activation;  // ActivationKind
+    double slope;        // leaky_relu only
+    int64_t pool_height, pool_width;
+
+    int64_t pooled_height() const { return conv.out_height / pool_height; }
+    int64_t pooled_width() const { return conv.out_width / pool_width; }
+    int64_t output_size() const { return pooled_height() * pooled_width() * conv.filters; }
+};
+
+struct FusedDense {
+    Dense dense;
+    int64_t activation;  // ActivationKind
+    double slope;        // leaky_relu only
 };
 
 // x (n, outer, size, inner), normalised over `size`.

@@ -74,6 +74,8 @@ inline bool holds(py::handle array, Element element, bool float64) {
             return holds(array, 'f', float64 ? 8 : 4);
         case Element::kFloat64:
             return holds(array, 'f', 8);
+        case Element::kUint8:
+            return holds(array, 'u', 1);
         case Element::kInt32:
             return holds(array, 'i', 4);
         case Element::kInt64:

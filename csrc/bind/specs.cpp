@@ -105,6 +105,12 @@ void bind_specs(py::module_& m) {
     bind_spec<Sgd>(m, "Sgd", FIELD(Sgd, size), FIELD(Sgd, momentum), FIELD(Sgd, nesterov));
     bind_spec<Adam>(m, "Adam", FIELD(Adam, size), FIELD(Adam, beta_1), FIELD(Adam, beta_2),
                     FIELD(Adam, epsilon));
+#define F(name) FIELD(FusedConv2d, name)
+    bind_spec<FusedConv2d>(m, "FusedConv2d", F(conv), F(activation), F(slope), F(pool_height),
+                           F(pool_width));
+#undef F
+    bind_spec<FusedDense>(m, "FusedDense", FIELD(FusedDense, dense), FIELD(FusedDense, activation),
+                          FIELD(FusedDense, slope));
     remember_types(std::make_index_sequence<std::variant_size_v<Spec>>());
 }
 
