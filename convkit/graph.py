@@ -17,6 +17,16 @@ import numpy as np
 from convkit import _core
 from convkit.geometry import Shape
 
+# Dtypes of arrays that a program reads itself; see SourceType in csrc/specs.h.
+SOURCE_TYPES = {
+    "uint8": 0,
+    "int32": 1,
+    "int64": 2,
+    "float32": 3,
+    "float64": 4,
+    "bool": 5,
+}
+
 _sequence = itertools.count()
 
 
@@ -70,7 +80,8 @@ class Symbol:
         shape: sizes; the first is None where there is one row per sample.
         dtype: "float32", "float64", "int32", …
         place: "arena" (the result of a node), "fed" (one row per sample, given at each run),
-            "source" (an array from which rows are gathered) or "state" (a variable).
+            "source" (an array from which rows are gathered), "state" (a variable); a planner adds
+            "tile" (a tile of samples) and "sum" (what the tiles of a batch add to).
         node, variable: what makes it, what it stands for.
         history: (layer, x) if a layer's call on x, a symbol or a list of them, returned it; x is
             None for a model's input.

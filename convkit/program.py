@@ -8,19 +8,8 @@ from math import prod
 
 import numpy as np
 
-from convkit import _core
-from convkit.graph import Node, Symbol, ordered_nodes, root
-
-# Dtypes of arrays that a program reads itself; see SourceType in csrc/specs.h.
-SOURCE_TYPES = {
-    "uint8": 0,
-    "int32": 1,
-    "int64": 2,
-    "float32": 3,
-    "float64": 4,
-    "bool": 5,
-}
-
+from convkit import _core, planner
+from convkit.graph import SOURCE_TYPES, Node, Symbol, ordered_nodes, root
 
 def gather(source: Symbol, index: Symbol | None, dtype: str, scale: float = 1.0) -> Symbol:
     """Records rows of `source` (those that `index` names, or one after the other) as `dtype`.
@@ -49,27 +38,32 @@ class Program:
         dtype: "float32" or "float64", that of its kernels.
         results: symbols whose values are wanted; each is written to an array bound to it.
         effects: nodes that change variables.
+        depth_first: whether tiles of samples go through the program one after the other, as far
+            as that is possible; otherwise each kernel works on the whole batch.
 
     Variables are bound when the program is made, and used where they are: what a program changes is
     seen by everything else that holds the variable.
     """
 
     def __init__(
-        self, dtype: str, results: Sequence[Symbol] = (), effects: Iterable[Node] = ()
+        self,
+        dtype: str,
+        results: Sequence[Symbol] = (),
+        effects: Iterable[Node] = (),
+        depth_first: bool = False,
     ) -> None:
         self.native = _core.Program(dtype)
-        self.nodes = [
-            node for node in ordered_nodes([*results, *effects]) if node.kernel != "reshape"
-        ]
+        nodes = [node for node in ordered_nodes([*results, *effects]) if node.kernel != "reshape"]
+        self.steps = planner.plan(nodes, results, depth_first)
         self._ids: dict[int, int] = {}
         self._symbols: list[Symbol] = []  # what _ids was made for stays alive
         wanted = {id(root(result)) for result in results}
-        for node in self.nodes:
+        for step in self.steps:
             arguments = [
-                -1 if value is None else self._value(root(value), wanted)
-                for value in [*node.inputs, *node.outputs]
+                -1 if value is None else self._value(value, wanted)
+                for value in [*step.inputs, *step.outputs]
             ]
-            self.native.node(node.kernel, node.spec, arguments)
+            self.native.node(step.kernel, step.spec, arguments, step.tiled)
         for symbol in self._symbols:
             if symbol.variable is not None:
                 self.bind(symbol, symbol.variable.value)
@@ -77,15 +71,18 @@ class Program:
     def _value(self, symbol: Symbol, wanted: set[int]) -> int:
         if id(symbol) in self._ids:
             return self._ids[id(symbol)]
-        per_sample = bool(symbol.shape) and symbol.shape[0] is None
         elements = prod(s for s in symbol.shape if s is not None)
         item_bytes = np.dtype(symbol.dtype).itemsize
         if symbol.place in ("state", "source"):
             value = self.native.state(item_bytes, elements)
         elif symbol.place == "fed" or id(symbol) in wanted:
             value = self.native.fed(item_bytes, elements)
+        elif symbol.place == "tile":
+            value = self.native.tile(item_bytes, elements)
+        elif symbol.place == "sum":
+            value = self.native.sum(item_bytes, elements)
         else:
-            value = self.native.arena(item_bytes, elements, per_sample)
+            value = self.native.arena(item_bytes, elements, planner.per_sample(symbol))
         self._ids[id(symbol)] = value
         self._symbols.append(symbol)
         return int(value)

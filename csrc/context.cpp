@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "float_mode.h"
 #include "threads.h"
 
 #ifdef _OPENMP
@@ -49,12 +50,14 @@ struct Work {
     RangeBody body;
     void* data;
     int64_t count, piece;
+    uint64_t mode = float_mode();  // the caller's holds for all
     std::atomic<int64_t> next{0};
     std::mutex mutex;
     std::exception_ptr error;
 
     void run() {
         inside_parallel_for = true;
+        const FloatMode as_caller(mode);
         try {
             for (int64_t begin; (begin = next.fetch_add(piece)) < count;)
                 body(data, begin, std::min(begin + piece, count));

@@ -18,7 +18,7 @@ struct Context {
 // Scratch of the calling thread, 64-byte aligned, kept for the next call; contents are undefined.
 // Each slot is a buffer of its own and holds until the same thread asks for the same slot again.
 // Throws std::bad_alloc.
-enum ScratchSlot { kShared, kPackA, kPackB, kLocal, kScratchSlots };
+enum ScratchSlot { kShared, kPackA, kPackB, kLocal, kTiles, kScratchSlots };
 void* scratch(ScratchSlot slot, size_t bytes);
 
 template <class T>

@@ -1,33 +1,23 @@
 #include "program.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <limits>
 #include <new>
 #include <stdexcept>
 
-#include "backend.h"
-#include "threads.h"
-
 namespace convkit {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr int64_t kAlignment = 64;
-constexpr double kPollSeconds = 0.05;
 // Sizes beyond these are refused, so that no product of them leaves 64 bits.
-constexpr int64_t kMostElements = int64_t{1} << 40, kMostSamples = int64_t{1} << 40;
-constexpr int64_t kMostBytes = int64_t{1} << 55;
-// A step that touches less is over before threads are together.
-constexpr int64_t kTeamBytes = 1 << 19;
+constexpr int64_t kMostElements = int64_t{1} << 40;
+// Elements of a gradient that a thread adds up and applies at a time.
+constexpr int64_t kPiece = 4096;
+// The tiles of a batch are cut into so many slots at most; each sums up gradients of its own.
+constexpr int64_t kLeastSlots = 4, kMostSlots = 32, kTilesPerSlot = 4;
 
 int64_t round_up(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 [[noreturn]] void bad_argument(const std::string& kernel, const std::string& argument,
                                const std::string& what) {
@@ -51,18 +41,17 @@ int64_t item_bytes(Element element, bool float64) {
     return 0;
 }
 
+// Kernels between tiles and the rows of a batch.
+bool moves(const KernelInfo& kernel) {
+    return kernel.name == "tile_gather" || kernel.name == "tile_gather_labels" ||
+           kernel.name == "untile";
+}
+
+bool made_for_tiles(const KernelInfo& kernel) {
+    return kernel.name.rfind("tile_", 0) == 0 || kernel.name == "untile";
+}
+
 }  // namespace
-
-struct Program::Poll {
-    const std::function<void()>& call;
-    Clock::time_point last = Clock::now();
-
-    void operator()() {
-        if (seconds_since(last) < kPollSeconds) return;
-        call();
-        last = Clock::now();
-    }
-};
 
 void Program::Free::operator()(char* p) const { std::free(p); }
 
@@ -75,21 +64,25 @@ int Program::add_value(Place place, int64_t item_bytes, int64_t elements, bool p
     return static_cast<int>(values_.size()) - 1;
 }
 
-void Program::add_node(const std::string& name, const Spec& spec,
-                       const std::vector<int>& arguments) {
+void Program::add_node(const std::string& name, const Spec& spec, const std::vector<int>& arguments,
+                       bool tiled) {
     const KernelInfo& kernel = find_kernel(name);
     if (arguments.size() != kernel.arguments.size())
         bad_argument(name, "expected " + std::to_string(kernel.arguments.size()) + " arguments,",
                      "got " + std::to_string(arguments.size()));
-    bool per_sample = false;
+    Node node{&kernel, spec, arguments, false, tiled, tiled && !made_for_tiles(kernel)};
+    if (made_for_tiles(kernel) && !tiled) bad_argument(name, "a kernel for tiles", "in no stretch");
+    if (node.widened && !in_lanes(node.spec)) bad_argument(name, "no kernel", "for tiles");
     for (int id : arguments) {
         if (id >= static_cast<int>(values_.size()) || id < -1)
             bad_argument(name, "an argument", "is no value of this program");
-        per_sample |= id >= 0 && values_[id].per_sample;
+        node.per_sample |= id >= 0 && values_[id].per_sample;
     }
-    // The same for one sample and for two shows whether a value grows with the batch.
-    const std::vector<Count> one = kernel.counts(spec, 1);
-    const std::vector<Count> two = kernel.counts(spec, per_sample ? 2 : 1);
+    // The same for one sample (or tile) and for two shows whether a value grows with the batch.
+    const int64_t unit = tiled && !node.widened ? kTile : 1;
+    const int64_t samples = tiled ? kTile : 1;
+    const std::vector<Count> one = kernel.counts(node.spec, unit);
+    const std::vector<Count> two = kernel.counts(node.spec, node.per_sample ? 2 * unit : unit);
     for (size_t i = 0; i < arguments.size(); ++i) {
         const Argument& argument = kernel.arguments[i];
         if (arguments[i] < 0) {
@@ -99,41 +92,60 @@ void Program::add_node(const std::string& name, const Spec& spec,
         const Value& value = values_[arguments[i]];
         if (one[i].any) {
             // Only a gather has one: from anywhere in a state by an index that is fed and checked
-            // before it is read, or from what is fed, row by row.
+            // before it is read, or row by row from what is fed or made before.
             const Gather* gather = std::get_if<Gather>(&spec);
             const int index = arguments[i + 1];
             if (!gather || value.item_bytes * value.elements != gather->row_bytes())
                 bad_argument(name, argument.name, "has rows of another size");
-            if (index < 0 ? value.place != Place::kFed
+            const bool rows = value.place == Place::kFed ||
+                              (tiled && value.place == Place::kArena && value.per_sample);
+            if (index < 0 ? !rows
                           : value.place != Place::kState || values_[index].place != Place::kFed)
                 bad_argument(name, argument.name, "and its index are in the wrong place");
             continue;
         }
-        if (one[i].inout && value.place != Place::kState)
+        const bool summed = value.place == Place::kSum;
+        if (one[i].inout && value.place != Place::kState && !(tiled && summed))
             bad_argument(name, argument.name, "is updated and must be state");
+        if (summed && argument.writes && !(tiled && one[i].inout))
+            bad_argument(name, argument.name, "is a sum and can only be added to");
+        if (tiled && summed && !argument.writes)
+            bad_argument(name, argument.name, "is a sum that is not whole yet");
+        if (tiled && argument.writes && !summed && !value.per_sample)
+            bad_argument(name, argument.name, "would be written by many threads");
+        if (value.per_sample && (value.place == Place::kTile) != tiled && !(tiled && moves(kernel)))
+            bad_argument(name, argument.name, "is in the wrong place");
         if (value.item_bytes != item_bytes(argument.element, float64_))
             bad_argument(name, argument.name, "has elements of another type");
-        const int64_t first = value.elements;
+        const int64_t first = value.per_sample ? samples * value.elements : value.elements;
         const int64_t second = value.per_sample ? 2 * first : first;
         if (one[i].elements != first || two[i].elements != second)
             bad_argument(name, argument.name,
                          "needs " + std::to_string(one[i].elements) + " elements, has " +
                              std::to_string(first));
     }
-    nodes_.push_back({&kernel, spec, arguments, per_sample});
+    nodes_.push_back(std::move(node));
+    capacity_ = -1;
+}
+
+void Program::set_tiles_at_once(int64_t tiles) {
+    if (tiles < 1 || tiles > 64) throw std::invalid_argument("program: expected 1 to 64 tiles");
+    tiles_at_once_ = tiles;
     capacity_ = -1;
 }
 
 void Program::bind(int id, void* data, int64_t rows) {
     Value& value = values_.at(id);
-    if (value.place == Place::kArena) throw std::invalid_argument("program: cannot bind the arena");
+    if (value.place != Place::kFed && value.place != Place::kState)
+        throw std::invalid_argument("program: cannot bind what the program makes itself");
     value.data = static_cast<char*>(data);
     value.rows = rows;
 }
 
-// Offsets in the arena: larger values first, each at the lowest place that no value alive at the
-// same time covers. An output may take over the memory of an input that dies at the same node.
-std::vector<int64_t> Program::place_values(int64_t n, int64_t* total) const {
+// Offsets in one kind of memory: larger values first, each at the lowest place that no value alive
+// at the same time covers. An output may take over the memory of an input that dies at the same
+// node.
+std::vector<int64_t> Program::place_values(Place place, int64_t n, int64_t* total) const {
     const int count = static_cast<int>(values_.size());
     std::vector<int> owner(count), first(count, -1), last(count, -1);
     for (int v = 0; v < count; ++v) owner[v] = v;
@@ -152,9 +164,8 @@ std::vector<int64_t> Program::place_values(int64_t n, int64_t* total) const {
             // Not where the same value is another argument too: the kernel would read what it
             // wrote.
             const auto uses = std::count(node.arguments.begin(), node.arguments.end(), from);
-            if (values_[from].place != Place::kArena || values_[to].place != Place::kArena ||
-                last[from] != i || first[to] != i || uses != 1 ||
-                values_[from].bytes(n) != values_[to].bytes(n))
+            if (values_[from].place != place || values_[to].place != place || last[from] != i ||
+                first[to] != i || uses != 1 || values_[from].bytes(n) != values_[to].bytes(n))
                 continue;
             const int root = owner[from];
             // Earlier overlays end here, so the whole chain is dead but for `to`.
@@ -169,7 +180,7 @@ std::vector<int64_t> Program::place_values(int64_t n, int64_t* total) const {
     }
     std::vector<int> order;
     for (int v = 0; v < count; ++v)
-        if (values_[v].place == Place::kArena && owner[v] == v && first[v] >= 0) order.push_back(v);
+        if (values_[v].place == place && owner[v] == v && first[v] >= 0) order.push_back(v);
     std::stable_sort(order.begin(), order.end(),
                      [&](int a, int b) { return values_[a].bytes(n) > values_[b].bytes(n); });
     std::vector<int64_t> offsets(count, -1);
@@ -192,13 +203,13 @@ std::vector<int64_t> Program::place_values(int64_t n, int64_t* total) const {
         placed.push_back(v);
     }
     for (int v = 0; v < count; ++v)
-        if (values_[v].place == Place::kArena && first[v] >= 0) offsets[v] = offsets[owner[v]];
+        if (values_[v].place == place && first[v] >= 0) offsets[v] = offsets[owner[v]];
     return offsets;
 }
 
 int64_t Program::arena_bytes(int64_t n) const {
     int64_t total = 0;
-    place_values(n, &total);
+    place_values(Place::kArena, n, &total);
     return total;
 }
 
@@ -209,103 +220,92 @@ int64_t Program::unshared_bytes(int64_t n) const {
     return total;
 }
 
+int64_t Program::tile_bytes() const {
+    int64_t total = 0;
+    place_values(Place::kTile, kTile * tiles_at_once_, &total);
+    return total;
+}
+
+int64_t Program::sum_bytes(int64_t n) const {
+    int64_t total = 0;
+    for (const Value& value : values_)
+        if (value.place == Place::kSum) total += round_up(value.bytes(1));
+    return total * slots(n);
+}
+
+// By the number of samples alone, so that sums are the same on any number of threads.
+int64_t Program::slots(int64_t n) const {
+    const int64_t passes = (in_tiles(n) / kTile + tiles_at_once_ - 1) / tiles_at_once_;
+    const int64_t wanted = std::min(std::max(passes / kTilesPerSlot, kLeastSlots), kMostSlots);
+    return std::min(passes, wanted);
+}
+
+// A sum that only an optimizer at the end of the program reads is added up and applied piece by
+// piece, while it is in a core's nearest cache. The others are added up behind their stretch.
+void Program::plan_updates() {
+    const int count = static_cast<int>(values_.size());
+    std::vector<int> readers(count, 0), reader(count, -1);
+    for (int i = 0; i < static_cast<int>(nodes_.size()); ++i)
+        for (int id : nodes_[i].arguments)
+            if (id >= 0 && values_[id].place == Place::kSum && !nodes_[i].tiled) {
+                ++readers[id];
+                reader[id] = i;
+            }
+    const auto sum_of = [&](const Node& node) {
+        const bool update = std::get_if<Sgd>(&node.spec) || std::get_if<Adam>(&node.spec);
+        for (int id : node.arguments)
+            if (update && id >= 0 && values_[id].place == Place::kSum && readers[id] == 1)
+                return id;
+        return -1;
+    };
+    first_update_ = nodes_.size();
+    while (first_update_ > 0 && sum_of(nodes_[first_update_ - 1]) >= 0) --first_update_;
+    totals_.clear();
+    updates_.clear();
+    for (int id = 0; id < count; ++id) {
+        if (values_[id].place != Place::kSum) continue;
+        const int64_t size = values_[id].elements;
+        const bool at_end = readers[id] == 1 && reader[id] >= static_cast<int>(first_update_);
+        uint32_t sliced = 0;
+        if (at_end) {
+            const Node& node = nodes_[reader[id]];
+            const std::vector<Count> counts = node.kernel->counts(node.spec, 1);
+            for (size_t i = 0; i < counts.size(); ++i)
+                if (counts[i].elements == size) sliced |= 1u << i;
+        }
+        for (int64_t begin = 0; begin < size; begin += kPiece)
+            (at_end ? updates_ : totals_)
+                .push_back(
+                    {id, at_end ? reader[id] : -1, sliced, begin, std::min(begin + kPiece, size)});
+    }
+}
+
 void Program::reserve(int64_t n) {
     if (n <= capacity_) return;
-    int64_t total = 0;
-    const std::vector<int64_t> offsets = place_values(n, &total);
-    arena_.reset();
     capacity_ = -1;
-    void* memory = nullptr;
-    if (posix_memalign(&memory, kAlignment, std::max(total, kAlignment)) != 0)
-        throw std::bad_alloc();
-    arena_.reset(static_cast<char*>(memory));
-    for (size_t v = 0; v < values_.size(); ++v) values_[v].offset = offsets[v];
-    capacity_ = n;
-}
-
-// The one place where memory safety depends on the numbers in an array: rows to gather.
-void Program::check_indices(int64_t begin, int64_t end) const {
-    for (const Node& node : nodes_) {
-        const Gather* gather = std::get_if<Gather>(&node.spec);
-        if (!gather || node.arguments[1] < 0) continue;
-        const Value& source = values_[node.arguments[0]];
-        const Value& index = values_[node.arguments[1]];
-        const auto* rows = reinterpret_cast<const int64_t*>(index.data);
-        for (int64_t i = begin; i < end; ++i)
-            if (rows[i] < 0 || rows[i] >= source.rows)
-                throw std::out_of_range("program: index " + std::to_string(rows[i]) +
-                                        " is outside the " + std::to_string(source.rows) +
-                                        " rows of its source");
-    }
-}
-
-void Program::step(int64_t row, int64_t n, Poll& poll) {
-    const KernelTable& table = backend();
-    const Context context{num_threads()};
-    bool updating = false;
-    std::vector<void*> pointers;
-    for (const Node& node : nodes_) {
-        pointers.clear();
-        for (size_t i = 0; i < node.arguments.size(); ++i) {
-            const int id = node.arguments[i];
-            if (id < 0) {
-                pointers.push_back(nullptr);
-                continue;
-            }
-            const Value& value = values_[id];
-            char* data = value.place == Place::kArena ? arena_.get() + value.offset : value.data;
-            // A fed value moves on with the batch; the source of a gather stays where it is.
-            if (value.place == Place::kFed && value.per_sample) data += value.bytes(row);
-            pointers.push_back(data);
-            updating |= value.place == Place::kState && node.kernel->arguments[i].writes;
-        }
-        if (!updating) poll();
-        (float64_ ? node.kernel->call_float64 : node.kernel->call_float32)(
-            table, context, node.spec, node.per_sample ? n : 1, pointers.data());
-    }
-}
-
-int64_t Program::run(int64_t begin, int64_t end, int64_t batch_size, double seconds,
-                     const std::function<void()>& poll_call) {
-    if (begin < 0 || end < begin || end > kMostSamples || batch_size < 1)
-        throw std::invalid_argument("program: expected 0 <= begin <= end and batch_size >= 1");
-    for (const Value& value : values_)
-        if (value.elements * value.item_bytes > kMostBytes / std::max<int64_t>(1, end - begin))
+    const auto allocate = [](int64_t bytes) {
+        void* memory = nullptr;
+        if (posix_memalign(&memory, kAlignment, std::max(bytes, kAlignment)) != 0)
             throw std::bad_alloc();
-    for (const Value& value : values_) {
-        if (value.place == Place::kArena) continue;
-        if (!value.data && value.elements > 0)
-            throw std::invalid_argument("program: a value was never bound");
-        if (value.place == Place::kFed && value.per_sample && value.rows < end)
-            throw std::invalid_argument("program: a fed array has too few rows");
-    }
-    reserve(std::min(batch_size, end - begin));
-    const Clock::time_point start = Clock::now();
-    Poll poll{poll_call};
-    int64_t row = begin;
-    const auto steps = [&] {
-        while (row < end) {
-            const int64_t n = std::min(batch_size, end - row);
-            check_indices(row, row + n);
-            step(row, n, poll);
-            row += n;
-            if (seconds_since(start) >= seconds) break;
-        }
+        return Memory(static_cast<char*>(memory));
     };
-    const Context context{num_threads()};
-    if (touched_bytes(std::min(batch_size, end - begin)) < kTeamBytes) {
-        steps();
-    } else {
-        with_team(context, steps);
+    int64_t arena_bytes = 0;
+    const std::vector<int64_t> in_arena = place_values(Place::kArena, n, &arena_bytes);
+    const std::vector<int64_t> in_tile =
+        place_values(Place::kTile, kTile * tiles_at_once_, &tile_bytes_);
+    slot_bytes_ = 0;
+    for (size_t v = 0; v < values_.size(); ++v) {
+        values_[v].offset = values_[v].place == Place::kTile ? in_tile[v] : in_arena[v];
+        if (values_[v].place != Place::kSum) continue;
+        values_[v].offset = slot_bytes_;
+        slot_bytes_ += round_up(values_[v].bytes(1));
     }
-    return row;
-}
-
-int64_t Program::touched_bytes(int64_t n) const {
-    int64_t total = 0;
-    for (const Value& value : values_)
-        if (value.data == nullptr || value.place == Place::kState) total += value.bytes(n);
-    return total;
+    arena_.reset();
+    sums_.reset();
+    arena_ = allocate(arena_bytes);
+    sums_ = allocate(slot_bytes_ * slots(n));
+    plan_updates();
+    capacity_ = n;
 }
 
 }  // namespace convkit

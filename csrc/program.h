@@ -1,8 +1,12 @@
 // A graph of kernel calls, planned for memory and run step after step without Python.
 //
-// The number of samples is an argument of run, not part of the plan. Values live in one of three
+// The number of samples is an argument of run, not part of the plan. Values live in one of five
 // places: fed (the caller's arrays, one row per sample), state (arrays that stay: parameters,
-// optimizer state, counters) and the arena (everything between).
+// optimizer state, counters), the arena (values of the whole batch), tile (values of one tile of
+// samples, in a stretch of nodes that run depth-first) and sum (what the tiles of a batch add to).
+//
+// A node runs breadth-first, over the whole batch with threads inside it, or is part of a stretch:
+// consecutive nodes that a thread runs one after the other on a tile before it takes the next.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +19,7 @@
 
 namespace convkit {
 
-enum class Place { kFed, kState, kArena };
+enum class Place { kFed, kState, kArena, kTile, kSum };
 
 struct Value {
     Place place;
@@ -24,16 +28,18 @@ struct Value {
     bool per_sample;
     char* data = nullptr;  // fed: row 0; state: the array
     int64_t rows = 0;      // fed: rows that data holds
-    int64_t offset = -1;   // arena: set by the plan
+    int64_t offset = -1;   // arena, tile, sum: set by the plan
 
     int64_t bytes(int64_t n) const { return item_bytes * elements * (per_sample ? n : 1); }
 };
 
 struct Node {
     const KernelInfo* kernel;
-    Spec spec;
+    Spec spec;                   // of one sample; where `widened`, of one tile
     std::vector<int> arguments;  // value ids; -1: null
     bool per_sample;             // false: runs once a step, over values without samples
+    bool tiled;                  // part of a stretch
+    bool widened;                // in a stretch, by a kernel that takes a tile for one sample
 };
 
 class Program {
@@ -42,7 +48,10 @@ class Program {
 
     int add_value(Place place, int64_t item_bytes, int64_t elements, bool per_sample);
     // Throws std::invalid_argument where the arguments do not fit the kernel.
-    void add_node(const std::string& kernel, const Spec& spec, const std::vector<int>& arguments);
+    void add_node(const std::string& kernel, const Spec& spec, const std::vector<int>& arguments,
+                  bool tiled);
+    // How many tiles a thread takes through a stretch at a time.
+    void set_tiles_at_once(int64_t tiles);
 
     // State: the whole array. Fed: an array of `rows` rows, one per sample.
     void bind(int value, void* data, int64_t rows);
@@ -53,9 +62,16 @@ class Program {
     int64_t run(int64_t begin, int64_t end, int64_t batch_size, double seconds,
                 const std::function<void()>& poll);
 
-    // Bytes of the arena for n samples, and what they would be if no memory was shared.
+    // Has the following runs, on one thread, add up the seconds of each node.
+    void profile();
+    const std::vector<double>& seconds() const { return seconds_; }
+
+    // Bytes of the arena for n samples, and what they would be if no memory was shared; of what one
+    // thread needs for its tiles; and of the sums.
     int64_t arena_bytes(int64_t n) const;
     int64_t unshared_bytes(int64_t n) const;
+    int64_t tile_bytes() const;
+    int64_t sum_bytes(int64_t n) const;
 
     const std::vector<Node>& nodes() const { return nodes_; }
     const std::vector<Value>& values() const { return values_; }
@@ -65,19 +81,43 @@ class Program {
     struct Free {
         void operator()(char* p) const;
     };
+    using Memory = std::unique_ptr<char, Free>;
     struct Poll;
+    // A piece of a sum over the slots, and the node that updates a parameter by it at once.
+    struct Update {
+        int sum;
+        int node;         // -1: none
+        uint32_t sliced;  // a bit for each argument of the node that is cut like the sum
+        int64_t begin, end;
+    };
 
-    std::vector<int64_t> place_values(int64_t n, int64_t* total) const;
+    std::vector<int64_t> place_values(Place place, int64_t n, int64_t* total) const;
     int64_t touched_bytes(int64_t n) const;
+    int64_t slots(int64_t n) const;
+    void plan_updates();
     void reserve(int64_t n);
     void check_indices(int64_t begin, int64_t end) const;
-    void step(int64_t first, int64_t n, Poll& poll);
+    char* address(int value, int64_t row, int64_t first, char* tiles, int64_t slot) const;
+    void call(const Node& node, const Context& context, int64_t n, void* const* arguments);
+    void step(int64_t row, int64_t n, Poll& poll);
+    void run_stretch(size_t begin, size_t end, int64_t row, int64_t n, Poll& poll);
+    void run_tiles(size_t begin, size_t end, int64_t row, int64_t n, int64_t slot, int64_t first,
+                   int64_t last);
+    void add_up(const std::vector<Update>& updates, int64_t n);
+    void add_up(const Update& update, int64_t n);
 
     bool float64_;
     std::vector<Value> values_;
     std::vector<Node> nodes_;
-    std::unique_ptr<char, Free> arena_;
-    int64_t capacity_ = -1;  // samples that the arena is laid out for
+    int64_t tiles_at_once_ = 1;
+    // Set by reserve.
+    int64_t capacity_ = -1;  // samples that the memory is laid out for
+    Memory arena_, sums_;
+    int64_t tile_bytes_ = 0, slot_bytes_ = 0;
+    std::vector<Update> totals_;   // sums that other nodes read, added up behind their stretch
+    std::vector<Update> updates_;  // the others, at the end of a step
+    size_t first_update_ = 0;      // the nodes from here on are part of updates_
+    std::vector<double> seconds_;  // per node, where a profile is taken
 };
 
 }  // namespace convkit

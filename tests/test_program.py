@@ -55,7 +55,7 @@ def interpret(program: Program, dtype: str, fed: dict[int, np.ndarray], n: int) 
                 values[id(symbol)] = np.zeros(shape, symbol.dtype)
         return values[id(symbol)]
 
-    for node in program.nodes:
+    for node in program.steps:
         arrays = [array(value) for value in (*node.inputs, *node.outputs)]
         if node.kernel in ("gather", "gather_labels"):
             source, index, y = arrays
@@ -193,7 +193,7 @@ def lenet_step(dtype: str = "float32") -> tuple[TrainingStep, np.ndarray, np.nda
     x = rng.random((40, 28, 28, 1), dtype=np.float32)
     y = rng.integers(0, 10, 40).astype(np.int32)
     scores = Scores(model.loss, model._choose_metrics())
-    return TrainingStep(model, x, y, scores, model.optimizer), x, y
+    return TrainingStep(model, x, y, scores, model.optimizer, depth_first=False), x, y
 
 
 def test_memory_is_shared_in_training_and_in_inference():
@@ -429,7 +429,7 @@ def test_predictions_and_evaluations_let_go_of_their_arrays(batch):
     model.compile("adam", "sparse_categorical_crossentropy")
     x, y = np.zeros((8, 28, 28, 1), np.float32), np.zeros(8, np.int32)
     prediction = Prediction(model, x)
-    evaluation = Evaluation(model, x, y, Scores(model.loss, []))
+    evaluation = Evaluation(model, x, y, Scores(model.loss, []), depth_first=False)
     held = [weakref.ref(array) for array in (x, y)]
     for run, arrays in ((prediction.run, (x,)), (evaluation.run, (x, y))):
         if batch:

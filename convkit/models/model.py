@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from convkit import geometry, losses, metrics, optimizers, random
+from convkit import geometry, losses, metrics, optimizers, planner, random
 from convkit.callbacks import Callback, CallbackList, History, ProgressBar, describe
 from convkit.geometry import Shape
 from convkit.graph import Symbol, Variable
@@ -217,9 +217,9 @@ class Model(Layer):
         if not self.built:
             self.build((None, *np.shape(x)[1:]))
 
-    def _program(self, kind: str, make: Any, *arrays: np.ndarray) -> Any:
+    def _program(self, kind: tuple[Any, ...], make: Any, *arrays: np.ndarray) -> Any:
         """The program for arrays of these dtypes, recorded at first use."""
-        trainable = tuple(id(v) for v in self.trainable_weights) if kind == "train" else ()
+        trainable = tuple(id(v) for v in self.trainable_weights) if kind[0] == "train" else ()
         key = (kind, trainable, *((a.dtype, a.shape[1:]) for a in arrays))
         program = self._programs.get(key)
         if program is None:
@@ -229,12 +229,15 @@ class Model(Layer):
                     program = self._programs[key] = make()
         return program
 
-    def _training_step(self, x: np.ndarray, y: np.ndarray) -> TrainingStep:
+    def _training_step(self, x: np.ndarray, y: np.ndarray, batch: int) -> TrainingStep:
         assert self.loss is not None and self.optimizer is not None
         loss, optimizer = self.loss, self.optimizer
+        tiled = planner.tiles_pay(batch)
         return self._program(  # type: ignore[no-any-return]
-            "train",
-            lambda: TrainingStep(self, x, y, Scores(loss, self._choose_metrics()), optimizer),
+            ("train", tiled),
+            lambda: TrainingStep(
+                self, x, y, Scores(loss, self._choose_metrics()), optimizer, tiled
+            ),
             x,
             y,
         )
@@ -304,7 +307,7 @@ class Model(Layer):
             batch if validation_batch_size is None else validation_batch_size,
             1,
         )
-        step = self._training_step(x, y)
+        step = self._training_step(x, y, batch)
         order = np.arange(len(x), dtype=np.int64)
 
         history, bar = History(), _bar(verbose)
@@ -366,7 +369,7 @@ class Model(Layer):
         x, y = self._arrays("train_on_batch", x, y)
         if not len(x):
             raise geometry.fail("train_on_batch", "at least one sample", "none")
-        step = self._training_step(x, y)
+        step = self._training_step(x, y, len(x))
         with step.on(x, y, np.arange(len(x), dtype=np.int64)):
             step.scores.reset()
             step.program.run(0, len(x), len(x))
@@ -377,9 +380,10 @@ class Model(Layer):
     def _evaluate(self, x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, float]:
         assert self.loss is not None
         loss = self.loss
+        tiled = planner.tiles_pay(min(batch_size, len(x)))
         program: Evaluation = self._program(
-            "evaluate",
-            lambda: Evaluation(self, x, y, Scores(loss, self._choose_metrics())),
+            ("evaluate", tiled),
+            lambda: Evaluation(self, x, y, Scores(loss, self._choose_metrics()), tiled),
             x,
             y,
         )
@@ -434,7 +438,7 @@ class Model(Layer):
             "predict", "batch_size", 32 if batch_size is None else batch_size, 1
         )
         x = data.inputs("predict", x, self.input_shape, self.dtype)
-        program: Prediction = self._program("predict", lambda: Prediction(self, x), x)
+        program: Prediction = self._program(("predict",), lambda: Prediction(self, x), x)
         return program.run(x, batch)
 
     def __repr__(self) -> str:

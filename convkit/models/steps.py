@@ -72,10 +72,17 @@ class TrainingStep:
     Args:
         model: gives `call(x, training=True)`.
         x, y: arrays of the shapes and dtypes that will be trained on.
+        depth_first: whether tiles of samples go through the step one after the other.
     """
 
     def __init__(
-        self, model: Any, x: np.ndarray, y: np.ndarray, scores: Scores, optimizer: Optimizer
+        self,
+        model: Any,
+        x: np.ndarray,
+        y: np.ndarray,
+        scores: Scores,
+        optimizer: Optimizer,
+        depth_first: bool,
     ) -> None:
         dtype = model.dtype
         self.scores = scores
@@ -96,7 +103,7 @@ class TrainingStep:
             effects = scores.record(y_true, y_pred, loss)
             effects += [record() for record in after]
             effects += optimizer.record([g for g in found if g is not None], variables)
-        self.program = Program(dtype, effects=effects)
+        self.program = Program(dtype, effects=effects, depth_first=depth_first)
         self._lock = threading.Lock()
 
     @contextmanager
@@ -119,14 +126,16 @@ class TrainingStep:
 class Evaluation:
     """Forward, loss and scores over fed arrays."""
 
-    def __init__(self, model: Any, x: np.ndarray, y: np.ndarray, scores: Scores) -> None:
+    def __init__(
+        self, model: Any, x: np.ndarray, y: np.ndarray, scores: Scores, depth_first: bool
+    ) -> None:
         self.scores = scores
         self.x = Symbol((None, *x.shape[1:]), x.dtype.name, place="fed")
         self.y = Symbol((None, *y.shape[1:]), y.dtype.name, place="fed")
         y_true = self.y if scores.loss.sparse else _float(self.y, None, model.dtype)
         y_pred = model.call(_float(self.x, None, model.dtype), training=False)
         effects = scores.record(y_true, y_pred, scores.loss.call(y_true, y_pred))
-        self.program = Program(model.dtype, effects=effects)
+        self.program = Program(model.dtype, effects=effects, depth_first=depth_first)
         self._lock = threading.Lock()
 
     def run(self, x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, float]:

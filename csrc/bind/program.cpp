@@ -32,10 +32,26 @@ class BoundProgram {
         const InUse in_use(*this);
         return program_.add_value(Place::kState, item_bytes, elements, false);
     }
-    void node(const std::string& kernel, const py::object& spec,
-              const std::vector<int>& arguments) {
+    int tile(int64_t item_bytes, int64_t elements) {
         const InUse in_use(*this);
-        program_.add_node(kernel, to_spec(spec), arguments);
+        return program_.add_value(Place::kTile, item_bytes, elements, true);
+    }
+    int sum(int64_t item_bytes, int64_t elements) {
+        const InUse in_use(*this);
+        return program_.add_value(Place::kSum, item_bytes, elements, false);
+    }
+    void node(const std::string& kernel, const py::object& spec, const std::vector<int>& arguments,
+              bool tiled) {
+        const InUse in_use(*this);
+        program_.add_node(kernel, to_spec(spec), arguments, tiled);
+    }
+    void set_tiles_at_once(int64_t tiles) {
+        const InUse in_use(*this);
+        program_.set_tiles_at_once(tiles);
+    }
+    void profile() {
+        const InUse in_use(*this);
+        program_.profile();
     }
 
     // State: all elements; the source of a gather and what is fed: whole rows.
@@ -79,6 +95,9 @@ class BoundProgram {
 
     int64_t arena_bytes(int64_t n) const { return program_.arena_bytes(n); }
     int64_t unshared_bytes(int64_t n) const { return program_.unshared_bytes(n); }
+    int64_t tile_bytes() const { return program_.tile_bytes(); }
+    int64_t sum_bytes(int64_t n) const { return program_.sum_bytes(n); }
+    std::vector<double> seconds() const { return program_.seconds(); }
 
  private:
     // Marks the program as busy; another thread that comes meanwhile is refused, not served
@@ -110,13 +129,22 @@ void bind_program(py::module_& m) {
              py::arg("per_sample"))
         .def("fed", &BoundProgram::fed, py::arg("item_bytes"), py::arg("elements"))
         .def("state", &BoundProgram::state, py::arg("item_bytes"), py::arg("elements"))
-        .def("node", &BoundProgram::node, py::arg("kernel"), py::arg("spec"), py::arg("arguments"))
+        .def("tile", &BoundProgram::tile, py::arg("item_bytes"), py::arg("elements"))
+        .def("sum", &BoundProgram::sum, py::arg("item_bytes"), py::arg("elements"))
+        .def("node", &BoundProgram::node, py::arg("kernel"), py::arg("spec"), py::arg("arguments"),
+             py::arg("tiled") = false)
+        .def("set_tiles_at_once", &BoundProgram::set_tiles_at_once, py::arg("tiles"))
+        .def("profile", &BoundProgram::profile,
+             "Has the following runs, on one thread, add up the seconds of each node.")
+        .def("seconds", &BoundProgram::seconds)
         .def("bind", &BoundProgram::bind, py::arg("value"), py::arg("array"))
         .def("unbind", &BoundProgram::unbind, py::arg("value"))
         .def("run", &BoundProgram::run, py::arg("begin"), py::arg("end"), py::arg("batch_size"),
              py::arg("seconds"))
         .def("arena_bytes", &BoundProgram::arena_bytes, py::arg("n"))
-        .def("unshared_bytes", &BoundProgram::unshared_bytes, py::arg("n"));
+        .def("unshared_bytes", &BoundProgram::unshared_bytes, py::arg("n"))
+        .def("tile_bytes", &BoundProgram::tile_bytes)
+        .def("sum_bytes", &BoundProgram::sum_bytes, py::arg("n"));
 }
 
 }  // namespace convkit

@@ -1,0 +1,358 @@
+"""How a graph is carried out: what runs breadth-first, what depth-first, and what is fused.
+
+Breadth-first, a node works on the whole batch before the next begins. Depth-first, a thread takes a
+tile of 16 samples through a stretch of nodes, forward and back, while all of it lies in the core's
+cache; in a tile samples are the innermost axis, so every kernel fills the vector registers whatever
+its channels. See docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from convkit import _core, geometry
+from convkit.graph import SOURCE_TYPES, Node, Symbol, root
+
+# Kernels that have a version for tiles under the name tile_... and the same spec.
+OWN_VERSION = {
+    "conv2d_backward_input",
+    "conv2d_backward_kernel",
+    "dense_backward_input",
+    "dense_backward_kernel",
+    "transpose",
+    "dropout",
+    "mean_backward",
+    "gather",
+    "gather_labels",
+    *(
+        f"{loss}{direction}"
+        for loss in (
+            "categorical_crossentropy",
+            "sparse_categorical_crossentropy",
+            "binary_crossentropy",
+            "mean_squared_error",
+            "mean_absolute_error",
+        )
+        for direction in ("", "_backward")
+    ),
+}
+# Kernels to which a tile is one sample with 16 times the channels.
+WIDENED = {
+    f"{kernel}{direction}"
+    for kernel in (
+        "max_pool2d",
+        "avg_pool2d",
+        "upsample2d",
+        "activation",
+        "softmax",
+        "log_softmax",
+        "add",
+        "concatenate",
+    )
+    for direction in ("", "_backward")
+}
+FUSED = {"conv2d", "dense"}
+LINEAR = -1  # ActivationKind
+# Below this most of a tile's lanes would work for nothing.
+LEAST_SAMPLES = 6
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """One call of a kernel in a program.
+
+    Attributes:
+        kernel, spec, inputs, outputs: as of a node; symbols are roots, never views.
+        tiled: whether it is part of the stretch that runs depth-first.
+        nodes: what it stands for: one recorded node, several that were fused, or none for a move
+            between tiles and rows.
+    """
+
+    kernel: str
+    spec: Any
+    inputs: list[Symbol | None]
+    outputs: list[Symbol | None]
+    tiled: bool = False
+    nodes: list[Node] = field(default_factory=list)
+
+
+def per_sample(symbol: Symbol | None) -> bool:
+    """Whether a value has one row per sample."""
+    return symbol is not None and bool(symbol.shape) and symbol.shape[0] is None
+
+
+def plan(nodes: Iterable[Node], results: Sequence[Symbol], depth_first: bool) -> list[Step]:
+    """The steps that carry out `nodes`, recorded in this order.
+
+    Args:
+        nodes: of one program, without those of kernel "reshape".
+        results: symbols whose values are wanted outside.
+        depth_first: whether as much as possible is to run depth-first.
+    """
+    steps = [
+        Step(
+            node.kernel,
+            node.spec,
+            [None if value is None else root(value) for value in node.inputs],
+            list(node.outputs),
+            nodes=[node],
+        )
+        for node in nodes
+    ]
+    if not depth_first:
+        return steps
+    before, stretch, after = _divide(steps)
+    wanted = {id(root(result)) for result in results}
+    wanted.update(id(v) for step in after for v in step.inputs if v is not None)
+    stretch = _fuse([_for_tiles(step) for step in stretch], wanted)
+    loads, stretch, stores, sums = _cross(stretch, wanted)
+    for step in after:
+        step.inputs = [None if v is None else sums.get(id(v), v) for v in step.inputs]
+    return [*before, *loads, *stretch, *stores, *after]
+
+
+def tiles_pay(batch_size: int) -> bool:
+    """Whether batches of this size fill enough of a tile's lanes to run depth-first."""
+    return batch_size >= LEAST_SAMPLES
+
+
+# ---- what goes into the stretch ------------------------------------------------------------------
+
+
+def _divide(steps: Sequence[Step]) -> tuple[list[Step], list[Step], list[Step]]:
+    """(before, stretch, after): all that can run on tiles stands together in the middle.
+
+    What changes variables comes after, in the order of recording.
+    """
+    before: list[Step] = []
+    stretch: list[Step] = []
+    after: list[Step] = []
+    in_stretch: set[int] = set()
+    behind: set[int] = set()
+    for step in steps:
+        reads = {id(value) for value in step.inputs}
+        makes = {id(value) for value in step.outputs}
+        if step.outputs and _can_tile(step) and not reads & behind:
+            stretch.append(step)
+            in_stretch |= makes
+        elif not step.outputs or reads & (in_stretch | behind):
+            after.append(step)
+            behind |= makes
+        else:
+            before.append(step)
+    return before, stretch, after
+
+
+def _can_tile(step: Step) -> bool:
+    known = step.kernel in OWN_VERSION or step.kernel in WIDENED or step.kernel in FUSED
+    return known and any(per_sample(value) for value in [*step.inputs, *step.outputs])
+
+
+def _for_tiles(step: Step) -> Step:
+    kernel, spec, outputs = f"tile_{step.kernel}", step.spec, list(step.outputs)
+    if step.kernel == "conv2d":
+        spec = _core.FusedConv2d(
+            conv=spec, activation=LINEAR, slope=0.0, pool_height=1, pool_width=1
+        )
+        outputs.append(None)  # the mask of a pooling
+    elif step.kernel == "dense":
+        spec = _core.FusedDense(dense=spec, activation=LINEAR, slope=0.0)
+    elif step.kernel in WIDENED:
+        kernel = step.kernel
+    return Step(kernel, spec, list(step.inputs), outputs, True, step.nodes)
+
+
+# ---- fusion: each rule takes the steps and gives them back with some made one --------------------
+
+
+class _Uses:
+    """Who makes and who reads what in a list of steps."""
+
+    def __init__(self, steps: Sequence[Step], wanted: set[int]) -> None:
+        self.wanted = wanted
+        self.maker: dict[int, Step] = {}
+        self.readers: dict[int, list[Step]] = {}
+        for step in steps:
+            for value in step.outputs:
+                if value is not None:
+                    self.maker[id(value)] = step
+            for value in step.inputs:
+                if value is not None:
+                    self.readers.setdefault(id(value), []).append(step)
+
+    def read_by(self, value: Symbol | None, *kernels: str) -> list[Step] | None:
+        """Its readers, one per kernel in this order; None if there are others, or one is missing.
+
+        A kernel in parentheses may be missing.
+        """
+        if value is None or id(value) in self.wanted:
+            return None
+        readers = list(self.readers.get(id(value), []))
+        found: list[Step] = []
+        for kernel in kernels:
+            match = [step for step in readers if step.kernel == kernel.strip("()")]
+            if len(match) > 1 or (not match and kernel[0] != "("):
+                return None
+            found += match
+        return found if len(found) == len(readers) else None
+
+
+def _fuse(steps: list[Step], wanted: set[int]) -> list[Step]:
+    for rule in (_activation_into_weighted, _pooling_into_convolution):
+        steps = rule(steps, wanted)
+    return steps
+
+
+def _activation_into_weighted(steps: list[Step], wanted: set[int]) -> list[Step]:
+    """conv2d or dense, then an activation that alone reads the result: one kernel."""
+    uses = _Uses(steps, wanted)
+    gone: set[int] = set()
+    for step in steps:
+        if step.kernel not in ("tile_conv2d", "tile_dense"):
+            continue
+        readers = uses.read_by(step.outputs[0], "activation")
+        if not readers:
+            continue
+        (activation,) = readers
+        step.spec = _with_activation(step.spec, activation.spec)
+        step.outputs[0] = activation.outputs[0]
+        step.nodes = [*step.nodes, *activation.nodes]
+        gone.add(id(activation))
+    return [step for step in steps if id(step) not in gone]
+
+
+def _with_activation(spec: Any, activation: Any) -> Any:
+    kind, slope = activation.kind, activation.slope
+    if isinstance(spec, _core.FusedDense):
+        return _core.FusedDense(dense=spec.dense, activation=kind, slope=slope)
+    return _core.FusedConv2d(
+        conv=spec.conv,
+        activation=kind,
+        slope=slope,
+        pool_height=spec.pool_height,
+        pool_width=spec.pool_width,
+    )
+
+
+def _pooling_into_convolution(steps: list[Step], wanted: set[int]) -> list[Step]:
+    """conv2d (with its activation) and a max-pooling without overlap: one kernel, and one back.
+
+    Activations never decrease, so the maximum may be taken before them. Backward, the gradient
+    goes to where the forward kernel found the maximum.
+    """
+    uses = _Uses(steps, wanted)
+    gone: set[int] = set()
+    replaced: dict[int, Step] = {}
+    for step in steps:
+        if step.kernel != "tile_conv2d":
+            continue
+        value = step.outputs[0]
+        kernels = ["max_pool2d", "(max_pool2d_backward)"]
+        if step.spec.activation != LINEAR:
+            kernels.append("(activation_backward)")
+        readers = uses.read_by(value, *kernels)
+        if not readers or not _without_overlap(readers[0].spec):
+            continue
+        pool, *back = readers
+        if back and len(back) != len(kernels) - 1:
+            continue
+        if len(back) == 2:  # the pooling's gradient must go to the activation's alone
+            if uses.read_by(back[0].outputs[0], "activation_backward") != [back[1]]:
+                continue
+        spec = step.spec
+        step.spec = _core.FusedConv2d(
+            conv=spec.conv,
+            activation=spec.activation,
+            slope=spec.slope,
+            pool_height=pool.spec.pool_height,
+            pool_width=pool.spec.pool_width,
+        )
+        pooled = pool.outputs[0]
+        assert pooled is not None
+        step.outputs = [pooled, None]
+        step.nodes = [*step.nodes, *pool.nodes]
+        gone.add(id(pool))
+        if back:
+            mask = Symbol(pooled.shape, "uint8")
+            step.outputs[1] = mask
+            gone.update(id(one) for one in back)
+            replaced[id(back[-1])] = Step(
+                "tile_unpool2d",
+                step.spec,
+                [back[0].inputs[0], pooled, mask],
+                [back[-1].outputs[0]],
+                True,
+                [node for one in back for node in one.nodes],
+            )
+    return [
+        replaced.get(id(step), step) for step in steps if id(step) not in gone or id(step) in replaced
+    ]
+
+
+def _without_overlap(spec: Any) -> bool:
+    return (
+        (spec.pool_height, spec.pool_width) == (spec.stride_height, spec.stride_width)
+        and (spec.dilation_height, spec.dilation_width) == (1, 1)
+        and not (spec.pad_top or spec.pad_bottom or spec.pad_left or spec.pad_right)
+        and spec.out_height == spec.height // spec.pool_height
+        and spec.out_width == spec.width // spec.pool_width
+    )
+
+
+# ---- between tiles and rows ----------------------------------------------------------------------
+
+
+def _cross(
+    steps: list[Step], wanted: set[int]
+) -> tuple[list[Step], list[Step], list[Step], dict[int, Symbol]]:
+    """(loads, steps, stores, sums): the stretch on tiles, with moves for what comes and goes.
+
+    What its tiles add to, gradients of weights, is in sums under the id of what was recorded.
+    """
+    tiles: dict[int, Symbol] = {}
+    sums: dict[int, Symbol] = {}
+    loads: list[Step] = []
+    stores: list[Step] = []
+    made = {id(value) for step in steps for value in step.outputs if value is not None}
+
+    def tile_of(value: Symbol) -> Symbol:
+        if id(value) not in tiles:
+            tiles[id(value)] = Symbol(value.shape, value.dtype, place="tile")
+        return tiles[id(value)]
+
+    for step in steps:
+        gathers = step.kernel in ("tile_gather", "tile_gather_labels")
+        for i, value in enumerate(step.inputs):
+            if value is None or not per_sample(value) or gathers:
+                continue
+            if id(value) not in made and id(value) not in tiles:
+                loads.append(
+                    Step("tile_gather", _rows(value), [value, None], [tile_of(value)], True)
+                )
+            step.inputs[i] = tile_of(value)
+        for i, value in enumerate(step.outputs):
+            if value is None:
+                continue
+            if not per_sample(value):
+                sums[id(value)] = Symbol(value.shape, value.dtype, place="sum")
+                step.outputs[i] = sums[id(value)]
+                continue
+            step.outputs[i] = tile_of(value)
+            if id(value) not in wanted:
+                continue
+            if gathers:  # read it once more, by rows
+                kernel = step.kernel.removeprefix("tile_")
+                stores.append(Step(kernel, step.spec, list(step.inputs), [value], False, step.nodes))
+            else:
+                spec = _core.Elementwise(size=geometry.samples(value.shape)[1])
+                stores.append(Step("untile", spec, [tile_of(value)], [value], True))
+    stores.sort(key=lambda store: not store.tiled)
+    return loads, steps, stores, sums
+
+
+def _rows(value: Symbol) -> Any:
+    size = prod(s for s in value.shape[1:] if s is not None)
+    return _core.Gather(size=size, type=SOURCE_TYPES[value.dtype], scale=1.0)

@@ -1,0 +1,246 @@
+#include <algorithm>
+#include <chrono>
+#include <new>
+#include <stdexcept>
+
+#include "backend.h"
+#include "float_mode.h"
+#include "program.h"
+#include "threads.h"
+
+namespace convkit {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr double kPollSeconds = 0.05;
+// Sizes beyond these are refused, so that no product of them leaves 64 bits.
+constexpr int64_t kMostSamples = int64_t{1} << 40, kMostBytes = int64_t{1} << 55;
+constexpr size_t kMostArguments = 16;
+// A step that touches less is over before threads are together.
+constexpr int64_t kTeamBytes = 1 << 19;
+// Slots, or passes of tiles, between two looks at signals.
+constexpr int64_t kSlotsPerPoll = 8, kPassesPerPoll = 256;
+// What a pass of tiles, and a piece of an update, takes at least, in nanoseconds.
+constexpr double kPassCost = 20000, kUpdateCost = 3000;
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+}  // namespace
+
+struct Program::Poll {
+    const std::function<void()>& call;
+    uint64_t float_mode;  // of the caller
+    Clock::time_point last = Clock::now();
+
+    void operator()() {
+        if (seconds_since(last) < kPollSeconds) return;
+        const FloatMode mode(float_mode);
+        call();
+        last = Clock::now();
+    }
+};
+
+void Program::profile() { seconds_.assign(nodes_.size(), 0); }
+
+// The one place where memory safety depends on the numbers in an array: rows to gather.
+void Program::check_indices(int64_t begin, int64_t end) const {
+    for (const Node& node : nodes_) {
+        const Gather* gather = std::get_if<Gather>(&node.spec);
+        if (!gather || node.arguments[1] < 0) continue;
+        const Value& source = values_[node.arguments[0]];
+        const Value& index = values_[node.arguments[1]];
+        const auto* rows = reinterpret_cast<const int64_t*>(index.data);
+        for (int64_t i = begin; i < end; ++i)
+            if (rows[i] < 0 || rows[i] >= source.rows)
+                throw std::out_of_range("program: index " + std::to_string(rows[i]) +
+                                        " is outside the " + std::to_string(source.rows) +
+                                        " rows of its source");
+    }
+}
+
+// Where a value is for the samples from `row` of what is fed. `first` is the first of them in the
+// batch, other than 0 only for tiles.
+char* Program::address(int id, int64_t row, int64_t first, char* tiles, int64_t slot) const {
+    const Value& value = values_[id];
+    switch (value.place) {
+        case Place::kArena:
+            return arena_.get() + value.offset + (value.per_sample ? value.bytes(first) : 0);
+        case Place::kTile:
+            return tiles + value.offset;
+        case Place::kSum:
+            return sums_.get() + slot * slot_bytes_ + value.offset;
+        case Place::kFed:
+            return value.data + value.bytes(row + first);
+        case Place::kState:
+            break;
+    }
+    return value.data;
+}
+
+void Program::call(const Node& node, const Context& context, int64_t n, void* const* arguments) {
+    const auto run = float64_ ? node.kernel->call_float64 : node.kernel->call_float32;
+    if (seconds_.empty()) return run(backend(), context, node.spec, n, arguments);
+    const Clock::time_point start = Clock::now();
+    run(backend(), context, node.spec, n, arguments);
+    seconds_[&node - nodes_.data()] += seconds_since(start);
+}
+
+// Nodes begin .. end on the samples first .. last of the batch of n, a pass of tiles at a time.
+void Program::run_tiles(size_t begin, size_t end, int64_t row, int64_t n, int64_t slot,
+                        int64_t first, int64_t last) {
+    char* tiles = scratch<char>(kTiles, tile_bytes_);
+    const int64_t pass = kTile * tiles_at_once_;
+    for (; first < last; first += pass) {
+        const int64_t samples = std::min(pass, last - first);
+        const Context context{1, first, n};
+        for (size_t i = begin; i < end; ++i) {
+            const Node& node = nodes_[i];
+            void* arguments[kMostArguments];
+            for (size_t a = 0; a < node.arguments.size(); ++a)
+                arguments[a] = node.arguments[a] < 0
+                                   ? nullptr
+                                   : address(node.arguments[a], row, first, tiles, slot);
+            call(node, context, node.widened ? in_tiles(samples) / kTile : samples, arguments);
+        }
+    }
+}
+
+void Program::run_stretch(size_t begin, size_t end, int64_t row, int64_t n, Poll& poll) {
+    const Context context{seconds_.empty() ? num_threads() : 1};
+    const int64_t pass = kTile * tiles_at_once_, passes = (n + pass - 1) / pass;
+    if (slot_bytes_ == 0) {  // nothing to add up: any thread may take any tile
+        for (int64_t at = 0; at < passes; at += kPassesPerPoll) {
+            poll();
+            const int64_t count = std::min(kPassesPerPoll, passes - at);
+            parallel_for(context, count, kPassCost, [&](int64_t b, int64_t e) {
+                run_tiles(begin, end, row, n, 0, (at + b) * pass, std::min((at + e) * pass, n));
+            });
+        }
+        return;
+    }
+    const int64_t count = slots(n);
+    for (int64_t at = 0; at < count; at += kSlotsPerPoll) {
+        poll();
+        const int64_t some = std::min(kSlotsPerPoll, count - at);
+        parallel_for(context, some, kPassCost, [&](int64_t b, int64_t e) {
+            for (int64_t slot = at + b; slot < at + e; ++slot) {
+                std::fill_n(sums_.get() + slot * slot_bytes_, slot_bytes_, 0);
+                run_tiles(begin, end, row, n, slot, slot * passes / count * pass,
+                          std::min((slot + 1) * passes / count * pass, n));
+            }
+        });
+    }
+    add_up(totals_, n);
+}
+
+// Sums of the slots, in their order, into the first; and the update that waits for it.
+void Program::add_up(const std::vector<Update>& updates, int64_t n) {
+    if (updates.empty()) return;
+    const Context context{seconds_.empty() ? num_threads() : 1};
+    parallel_for(context, static_cast<int64_t>(updates.size()), kUpdateCost,
+                 [&](int64_t begin, int64_t end) {
+                     for (int64_t i = begin; i < end; ++i) add_up(updates[i], n);
+                 });
+}
+
+void Program::add_up(const Update& update, int64_t n) {
+    static const KernelInfo& add = find_kernel("add");
+    const Value& sum = values_[update.sum];
+    const int64_t size = update.end - update.begin, offset = update.begin * sum.item_bytes;
+    const Context context{};
+    char* total = address(update.sum, 0, 0, nullptr, 0) + offset;
+    for (int64_t slot = 1; slot < slots(n); ++slot) {
+        void* const arguments[] = {total, total + slot * slot_bytes_, total};
+        (float64_ ? add.call_float64 : add.call_float32)(backend(), context, Elementwise{size}, 1,
+                                                         arguments);
+    }
+    if (update.node < 0) return;
+    Node node = nodes_[update.node];
+    if (Sgd* sgd = std::get_if<Sgd>(&node.spec)) sgd->size = size;
+    if (Adam* adam = std::get_if<Adam>(&node.spec)) adam->size = size;
+    void* arguments[kMostArguments];
+    for (size_t a = 0; a < node.arguments.size(); ++a) {
+        const int id = node.arguments[a];
+        arguments[a] = id < 0
+                           ? nullptr
+                           : address(id, 0, 0, nullptr, 0) + (update.sliced >> a & 1 ? offset : 0);
+    }
+    (float64_ ? node.kernel->call_float64 : node.kernel->call_float32)(backend(), context,
+                                                                       node.spec, 1, arguments);
+}
+
+void Program::step(int64_t row, int64_t n, Poll& poll) {
+    const Context context{seconds_.empty() ? num_threads() : 1};
+    bool updating = false;
+    for (size_t i = 0; i < first_update_; ++i) {
+        const Node& node = nodes_[i];
+        if (node.tiled) {
+            size_t end = i;
+            while (end < nodes_.size() && nodes_[end].tiled) ++end;
+            run_stretch(i, end, row, n, poll);
+            i = end - 1;
+            continue;
+        }
+        void* arguments[kMostArguments];
+        for (size_t a = 0; a < node.arguments.size(); ++a) {
+            const int id = node.arguments[a];
+            arguments[a] = id < 0 ? nullptr : address(id, row, 0, nullptr, 0);
+            updating |=
+                id >= 0 && values_[id].place == Place::kState && node.kernel->arguments[a].writes;
+        }
+        if (!updating) poll();
+        call(node, context, node.per_sample ? n : 1, arguments);
+    }
+    add_up(updates_, n);
+}
+
+int64_t Program::run(int64_t begin, int64_t end, int64_t batch_size, double seconds,
+                     const std::function<void()>& poll_call) {
+    if (begin < 0 || end < begin || end > kMostSamples || batch_size < 1)
+        throw std::invalid_argument("program: expected 0 <= begin <= end and batch_size >= 1");
+    for (const Value& value : values_)
+        if (value.elements * value.item_bytes > kMostBytes / std::max<int64_t>(1, end - begin))
+            throw std::bad_alloc();
+    for (const Value& value : values_) {
+        if (value.place != Place::kFed && value.place != Place::kState) continue;
+        if (!value.data && value.elements > 0)
+            throw std::invalid_argument("program: a value was never bound");
+        if (value.place == Place::kFed && value.per_sample && value.rows < end)
+            throw std::invalid_argument("program: a fed array has too few rows");
+    }
+    const int64_t most = std::min(batch_size, end - begin);
+    reserve(most);
+    const Clock::time_point start = Clock::now();
+    const FloatMode mode(FloatMode::flushing());
+    Poll poll{poll_call, mode.before()};
+    int64_t row = begin;
+    const auto steps = [&] {
+        while (row < end) {
+            const int64_t n = std::min(batch_size, end - row);
+            check_indices(row, row + n);
+            step(row, n, poll);
+            row += n;
+            if (seconds_since(start) >= seconds) break;
+        }
+    };
+    if (touched_bytes(most) < kTeamBytes || !seconds_.empty()) {
+        steps();
+    } else {
+        with_team(Context{num_threads()}, steps);
+    }
+    return row;
+}
+
+int64_t Program::touched_bytes(int64_t n) const {
+    int64_t total = 0;
+    for (const Value& value : values_) {
+        const bool ours = value.place != Place::kFed && value.place != Place::kState;
+        if (ours || value.place == Place::kState) total += value.bytes(n);
+    }
+    return total;
+}
+
+}  // namespace convkit
