@@ -259,9 +259,9 @@ def _pooling_into_convolution(steps: list[Step], wanted: set[int]) -> list[Step]
         pool, *back = readers
         if back and len(back) != len(kernels) - 1:
             continue
-        if len(back) == 2:  # the pooling's gradient must go to the activation's alone
-            if uses.read_by(back[0].outputs[0], "activation_backward") != [back[1]]:
-                continue
+        # The pooling's gradient must go to the activation's alone.
+        if len(back) == 2 and back[1:] != uses.read_by(back[0].outputs[0], "activation_backward"):
+            continue
         spec = step.spec
         step.spec = _core.FusedConv2d(
             conv=spec.conv,
@@ -288,7 +288,9 @@ def _pooling_into_convolution(steps: list[Step], wanted: set[int]) -> list[Step]
                 [node for one in back for node in one.nodes],
             )
     return [
-        replaced.get(id(step), step) for step in steps if id(step) not in gone or id(step) in replaced
+        replaced.get(id(step), step)
+        for step in steps
+        if id(step) not in gone or id(step) in replaced
     ]
 
 
@@ -329,9 +331,8 @@ def _cross(
             if value is None or not per_sample(value) or gathers:
                 continue
             if id(value) not in made and id(value) not in tiles:
-                loads.append(
-                    Step("tile_gather", _rows(value), [value, None], [tile_of(value)], True)
-                )
+                kernel = "tile_gather_labels" if value.dtype == "int32" else "tile_gather"
+                loads.append(Step(kernel, _rows(value), [value, None], [tile_of(value)], True))
             step.inputs[i] = tile_of(value)
         for i, value in enumerate(step.outputs):
             if value is None:
@@ -345,7 +346,9 @@ def _cross(
                 continue
             if gathers:  # read it once more, by rows
                 kernel = step.kernel.removeprefix("tile_")
-                stores.append(Step(kernel, step.spec, list(step.inputs), [value], False, step.nodes))
+                stores.append(
+                    Step(kernel, step.spec, list(step.inputs), [value], False, step.nodes)
+                )
             else:
                 spec = _core.Elementwise(size=geometry.samples(value.shape)[1])
                 stores.append(Step("untile", spec, [tile_of(value)], [value], True))

@@ -11,6 +11,7 @@ import numpy as np
 from convkit import _core, planner
 from convkit.graph import SOURCE_TYPES, Node, Symbol, ordered_nodes, root
 
+
 def gather(source: Symbol, index: Symbol | None, dtype: str, scale: float = 1.0) -> Symbol:
     """Records rows of `source` (those that `index` names, or one after the other) as `dtype`.
 

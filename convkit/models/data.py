@@ -9,8 +9,8 @@ import numpy as np
 from convkit import geometry
 from convkit.array import label_array
 from convkit.geometry import Shape
+from convkit.graph import SOURCE_TYPES
 from convkit.losses import Loss
-from convkit.program import SOURCE_TYPES
 
 
 def source(op: str, name: str, value: Any, dtype: str) -> np.ndarray:

@@ -1,0 +1,251 @@
+"""Depth-first programs: what the planner makes of a graph, and that results stay what they were."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+import convkit
+from convkit import _core, layers
+from convkit.models import Model, Sequential
+from convkit.models.steps import Evaluation, Scores, TrainingStep
+
+
+def conv_pool_dense() -> Model:
+    return Sequential(
+        [
+            layers.Conv2D(6, 5, padding="same", activation="relu", input_shape=(13, 13, 1)),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(17, 3, activation="tanh"),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(21, activation="sigmoid"),
+            layers.Dense(5, activation="softmax"),
+        ]
+    )
+
+
+def pool_without_activation() -> Model:
+    return Sequential(
+        [
+            layers.Conv2D(4, 3, input_shape=(11, 9, 2)),
+            layers.MaxPooling2D((2, 3)),
+            layers.Conv2D(3, 2, strides=2, padding="same", activation="leaky_relu"),
+            layers.Flatten(),
+            layers.Dense(5, activation="softmax"),
+        ]
+    )
+
+
+def overlapping_and_average_pools() -> Model:
+    return Sequential(
+        [
+            layers.Conv2D(5, 3, groups=1, dilation_rate=2, input_shape=(12, 12, 3)),
+            layers.Activation("relu"),
+            layers.MaxPooling2D(3, strides=2, padding="same"),
+            layers.Conv2D(10, 3, groups=5, padding="same", activation="tanh"),
+            layers.AveragePooling2D(2),
+            layers.Flatten(),
+            layers.Dense(5, activation="softmax"),
+        ]
+    )
+
+
+def graph_with_joins() -> Model:
+    x = layers.Input((8, 8, 3))
+    a = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    pooled = layers.MaxPooling2D(2)(a)
+    b = layers.Conv2D(4, 3, padding="same")(pooled)
+    up = layers.UpSampling2D(2, interpolation="bilinear")(layers.Add()([b, pooled]))
+    joined = layers.Concatenate()([layers.UpSampling2D(2)(pooled), up, a])
+    y = layers.Dense(5, activation="softmax")(layers.Flatten()(joined))
+    return Model(x, y)
+
+
+def shared_layer() -> Model:
+    x = layers.Input((6, 6, 2))
+    conv = layers.Conv2D(2, 3, padding="same", activation="relu")
+    y = layers.Dense(5, activation="softmax")(layers.Flatten()(conv(conv(x))))
+    return Model(x, y)
+
+
+def dropout_mlp() -> Model:
+    return Sequential(
+        [
+            layers.Flatten(input_shape=(5, 5, 1)),
+            layers.Dense(18, activation="relu"),
+            layers.Dropout(0.4),
+            layers.Dense(7),
+            layers.Dropout(0.2),
+            layers.Dense(5, activation="softmax"),
+        ]
+    )
+
+
+MODELS = [
+    conv_pool_dense,
+    pool_without_activation,
+    overlapping_and_average_pools,
+    graph_with_joins,
+    shared_layer,
+    dropout_mlp,
+]
+
+
+def data(model: Model, n: int, sparse: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(n)
+    x = rng.integers(0, 256, (n, *model.input_shape[1:])).astype(np.uint8)
+    labels = rng.integers(0, model.output_shape[-1], n)
+    return x, labels if sparse else np.eye(model.output_shape[-1])[labels]
+
+
+def trained(
+    make: object,
+    depth_first: bool,
+    n: int = 50,
+    batch: int = 32,
+    dtype: str = "float32",
+    loss: str = "sparse_categorical_crossentropy",
+    optimizer: object = "adam",
+) -> tuple[list[np.ndarray], dict[str, float], TrainingStep]:
+    """Weights and logs after two epochs, from the same start."""
+    convkit.utils.set_random_seed(3)
+    convkit.config.set_floatx(dtype)
+    try:
+        model = make()  # type: ignore[operator]
+    finally:
+        convkit.config.set_floatx("float32")
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    x, y = data(model, n, sparse=loss.startswith("sparse"))
+    x, y = model._arrays("fit", x / np.float32(255), y)
+    scores = Scores(model.loss, model._choose_metrics())
+    step = TrainingStep(model, x, y, scores, model.optimizer, depth_first)
+    order = np.random.default_rng(1).permutation(n)
+    for _ in range(2):
+        step.scores.reset()
+        with step.on(x, y, order):
+            step.program.run(0, n, batch)
+    return [v.numpy() for v in model.weights], step.scores.logs(), step
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("batch", [1, 16, 20, 50])
+def test_training_depth_first_is_training(make, batch):
+    expected, logs, _ = trained(make, False, batch=batch, dtype="float64")
+    weights, tiled_logs, step = trained(make, True, batch=batch, dtype="float64")
+    assert any(one.tiled for one in step.program.steps)
+    for a, b in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-9)
+    assert tiled_logs == pytest.approx(logs, abs=1e-10)
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_training_depth_first_in_float32(make):
+    # Plain descent: Adam would blow up the rounding of gradients that are almost zero.
+    expected, logs, _ = trained(make, False, optimizer="sgd")
+    weights, tiled_logs, _ = trained(make, True, optimizer="sgd")
+    for a, b in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
+    assert tiled_logs == pytest.approx(logs, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "binary_crossentropy", "mse", "mae"])
+def test_every_loss_runs_depth_first(loss):
+    expected, logs, _ = trained(conv_pool_dense, False, loss=loss, dtype="float64")
+    weights, tiled_logs, step = trained(conv_pool_dense, True, loss=loss, dtype="float64")
+    for a, b in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-9)
+    assert tiled_logs == pytest.approx(logs, abs=1e-10)
+    behind = [one.kernel for one in step.program.steps if not one.tiled]
+    assert not any("backward" in kernel for kernel in behind)
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_bits_do_not_depend_on_threads(make):
+    def digest(threads: int) -> str:
+        _core.set_num_threads(threads)
+        weights, _, _ = trained(make, True, n=200, batch=150)
+        return hashlib.sha256(b"".join(w.tobytes() for w in weights)).hexdigest()
+
+    before = _core.get_num_threads()
+    try:
+        assert len({digest(threads) for threads in (1, 2, 3, 7)}) == 1
+    finally:
+        _core.set_num_threads(before)
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_evaluation_depth_first(make):
+    convkit.utils.set_random_seed(4)
+    model = make()
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    x, y = data(model, 37)
+    x, y = model._arrays("evaluate", x / np.float32(255), y)
+    logs = [
+        Evaluation(model, x, y, Scores(model.loss, model._choose_metrics()), depth_first).run(
+            x, y, 20
+        )
+        for depth_first in (False, True)
+    ]
+    assert logs[1] == pytest.approx(logs[0], abs=1e-4)
+
+
+# ---- rules ---------------------------------------------------------------------------------------
+
+
+def kernels(make: object, depth_first: bool = True) -> list[str]:
+    return [one.kernel for one in trained(make, depth_first)[2].program.steps]
+
+
+def test_convolution_activation_and_pooling_become_one():
+    found = kernels(conv_pool_dense)
+    assert found.count("tile_conv2d") == 2
+    assert found.count("tile_unpool2d") == 2
+    assert not {"activation", "max_pool2d", "max_pool2d_backward"} & set(found)
+    assert found.count("activation_backward") == 1  # of the dense layer
+
+
+def test_pooling_joins_a_convolution_without_activation():
+    found = kernels(pool_without_activation)
+    assert found.count("tile_unpool2d") == 1
+    assert "max_pool2d" not in found
+
+
+def test_overlapping_pools_stay_on_their_own():
+    found = kernels(overlapping_and_average_pools)
+    assert "tile_unpool2d" not in found
+    assert {"max_pool2d", "avg_pool2d", "max_pool2d_backward", "avg_pool2d_backward"} <= set(found)
+
+
+def test_what_is_read_elsewhere_is_not_fused_away():
+    found = kernels(graph_with_joins)  # the pooled value's convolution is joined later on
+    assert "tile_unpool2d" not in found
+    assert "max_pool2d" in found
+
+
+def test_breadth_first_is_the_graph_as_recorded():
+    assert not any(kernel.startswith("tile_") for kernel in kernels(conv_pool_dense, False))
+
+
+def test_updates_stand_at_the_end():
+    found = kernels(conv_pool_dense)
+    assert set(found[-8:]) == {"adam"}
+
+
+# ---- the process around a program ----------------------------------------------------------------
+
+
+def test_subnormal_numbers_of_the_process_stay():
+    tiny = np.float32(1e-40)
+    trained(conv_pool_dense, True)
+    assert np.array([tiny]) * np.float32(0.5) > 0
+
+
+def test_memory_of_tiles_does_not_grow_with_the_batch():
+    _, _, step = trained(conv_pool_dense, True)
+    native = step.program.native
+    assert 0 < native.tile_bytes() < 1 << 20
+    assert native.arena_bytes(1 << 20) < 100 << 20  # losses, scores, and no image
+    assert native.sum_bytes(1 << 20) == native.sum_bytes(1 << 14)
