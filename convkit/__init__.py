@@ -44,6 +44,7 @@ _NAMES = {
     "Input": "convkit.layers",
     "Model": "convkit.models",
     "Perceptron": "convkit.perceptron",
+    "profile": "convkit.profiling",
     "Sequential": "convkit.models",
 }
 
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from convkit.layers import Input
     from convkit.models import Model, Sequential
     from convkit.perceptron import Perceptron
+    from convkit.profiling import profile
 
 __all__ = [
     "Input",
@@ -86,6 +88,7 @@ __all__ = [
     "ops",
     "optimizers",
     "plot",
+    "profile",
     "set_num_threads",
     "utils",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 
 from convkit import _core
 from convkit.geometry import samples
-from convkit.graph import Node, Symbol, Variable, call, ordered_nodes, reshape
+from convkit.graph import Node, Symbol, Variable, call, on_behalf_of, ordered_nodes, reshape
 
 Rule = Callable[..., list[Any]]
 RULES: dict[str, Rule] = {}
@@ -184,7 +184,8 @@ def _node_gradients(node: Node, dy: Any, leads: set[int]) -> list[Any]:
     output = node.outputs[0]
     assert output is not None
     one = Call(node.spec, None, node.inputs, node.outputs, output.dtype, needs)
-    return backward(node.kernel, dy, one)
+    with on_behalf_of(node.layer):
+        return backward(node.kernel, dy, one)
 
 
 def _sum(a: Symbol, b: Symbol) -> Symbol:

@@ -28,6 +28,7 @@ SOURCE_TYPES = {
 }
 
 _sequence = itertools.count()
+_layer: ContextVar[str] = ContextVar("_layer", default="")
 
 
 class Variable:
@@ -122,9 +123,20 @@ class Node:
         self.inputs = list(inputs)
         self.outputs: list[Symbol | None] = list(outputs)
         self.sequence = next(_sequence)  # a graph's nodes run in the order of recording
+        self.layer = _layer.get()  # whose call recorded it, for profiles
 
     def __repr__(self) -> str:
         return f"<Node {self.kernel} {self.spec}>"
+
+
+@contextmanager
+def on_behalf_of(layer: str) -> Iterator[None]:
+    """While the nodes of a layer's call, or of its gradient, are recorded."""
+    token = _layer.set(layer)
+    try:
+        yield
+    finally:
+        _layer.reset(token)
 
 
 def is_symbolic(values: Iterable[object]) -> bool:

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from convkit import _core, planner
-from convkit.graph import SOURCE_TYPES, Node, Symbol, ordered_nodes, root
+from convkit.graph import SOURCE_TYPES, Node, Symbol, Variable, ordered_nodes, root
 
 
 def gather(source: Symbol, index: Symbol | None, dtype: str, scale: float = 1.0) -> Symbol:
@@ -87,6 +87,11 @@ class Program:
         self._ids[id(symbol)] = value
         self._symbols.append(symbol)
         return int(value)
+
+    @property
+    def variables(self) -> list[Variable]:
+        """All variables that the program reads or changes."""
+        return [symbol.variable for symbol in self._symbols if symbol.variable is not None]
 
     def bind(self, symbol: Symbol, array: np.ndarray) -> None:
         """Has the program use `array` for a fed symbol, a source or a result.

@@ -62,8 +62,8 @@ class Program {
     int64_t run(int64_t begin, int64_t end, int64_t batch_size, double seconds,
                 const std::function<void()>& poll);
 
-    // Has the following runs, on one thread, add up the seconds of each node.
-    void profile();
+    // Whether runs stay on one thread and add up the seconds of each node.
+    void profile(bool on);
     const std::vector<double>& seconds() const { return seconds_; }
 
     // Bytes of the arena for n samples, and what they would be if no memory was shared; of what one

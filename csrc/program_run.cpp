@@ -43,7 +43,7 @@ struct Program::Poll {
     }
 };
 
-void Program::profile() { seconds_.assign(nodes_.size(), 0); }
+void Program::profile(bool on) { seconds_.assign(on ? nodes_.size() : 0, 0); }
 
 // The one place where memory safety depends on the numbers in an array: rows to gather.
 void Program::check_indices(int64_t begin, int64_t end) const {
@@ -148,6 +148,7 @@ void Program::add_up(const std::vector<Update>& updates, int64_t n) {
 
 void Program::add_up(const Update& update, int64_t n) {
     static const KernelInfo& add = find_kernel("add");
+    const Clock::time_point start = Clock::now();
     const Value& sum = values_[update.sum];
     const int64_t size = update.end - update.begin, offset = update.begin * sum.item_bytes;
     const Context context{};
@@ -170,6 +171,7 @@ void Program::add_up(const Update& update, int64_t n) {
     }
     (float64_ ? node.kernel->call_float64 : node.kernel->call_float32)(backend(), context,
                                                                        node.spec, 1, arguments);
+    if (!seconds_.empty()) seconds_[update.node] += seconds_since(start);
 }
 
 void Program::step(int64_t row, int64_t n, Poll& poll) {

@@ -131,6 +131,42 @@ def test_tanh_and_sigmoid_keep_their_digits_near_zero(dtype):
         assert_within(getattr(ops, name)(x), y, (FUNCTION + 4) * unit * np.abs(y), dtype)
 
 
+# For np.longdouble, on some machines no longer than float64: hence the half unit granted below.
+TRUE_FUNCTIONS = {
+    "exp": np.exp,
+    "sigmoid": lambda x: np.where(x < 0, np.exp(x), 1) / (1 + np.exp(-np.abs(x))),
+    "tanh": np.tanh,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "units"),
+    [("exp", -30, 6, 2), ("sigmoid", -30, 6, 3), ("tanh", -30, 5, 2), ("tanh", -4, 5, 2)],
+)
+def test_functions_are_right_to_the_last_places(name, low, high, units, dtype):
+    """Between 2^low and 2^high on both sides of zero, in units in the last place of the result."""
+    half = np.logspace(low, high, 20011, base=2).astype(dtype)
+    x = np.concatenate([-half, half])
+    y = TRUE_FUNCTIONS[name](x.astype(np.longdouble))
+    unit = np.spacing(np.abs(y).astype(dtype)).astype(np.longdouble)
+    assert (np.abs(getattr(ops, name)(x) - y) / unit).max() < units + 0.5
+
+
+def test_tanh_is_odd_and_stays_within_one(dtype):
+    size = np.concatenate([np.logspace(-40, 30, 10007), np.linspace(0, 25, 10007)]).astype(dtype)
+    y = ops.tanh(size)
+    np.testing.assert_array_equal(ops.tanh(-size), -y)
+    assert np.abs(y).max() == 1
+    zeros = ops.tanh(np.array([0.0, -0.0], dtype))
+    np.testing.assert_array_equal(np.signbit(zeros), [False, True])
+
+
+def test_tanh_of_a_tiny_number_is_that_number(dtype):
+    info = np.finfo(dtype)
+    x = np.array([info.smallest_subnormal, info.tiny / 4, info.tiny, 3e-30, 1e-9], dtype)
+    np.testing.assert_array_equal(ops.tanh(x), x)
+
+
 def test_softmax_of_huge_and_of_masked_values(dtype):
     x = np.array([[1e30, 1e30, -1e30], [3, -np.inf, 3], [-1e30, -1e30, -1e30]], dtype)
     y = np.array([[0.5, 0.5, 0], [0.5, 0, 0.5], [1 / 3, 1 / 3, 1 / 3]])

@@ -116,9 +116,10 @@ class Layer:
 
     def run(self, x: Any, training: bool) -> Any:
         """`call`, with `training` for layers that ask for it."""
-        if _takes_training(type(self)):
-            return self.call(x, training=training)  # type: ignore[call-arg]
-        return self.call(x)
+        with graph.on_behalf_of(self.name):
+            if _takes_training(type(self)):
+                return self.call(x, training=training)  # type: ignore[call-arg]
+            return self.call(x)
 
     def ensure_built(self, input_shape: Any) -> None:
         """Builds the layer at its first call."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from convkit import geometry, losses, metrics, optimizers, planner, random
+from convkit import geometry, losses, metrics, optimizers, planner, profiling, random
 from convkit.callbacks import Callback, CallbackList, History, ProgressBar, describe
 from convkit.geometry import Shape
 from convkit.graph import Symbol, Variable
@@ -157,10 +157,46 @@ class Model(Layer):
                 return result
         raise geometry.fail("symbol_of", "a layer that this model calls", repr(layer))
 
-    def summary(self, print_fn: Any = None) -> None:
-        """Prints the layers, their output shapes and how many parameters they have."""
+    def summary(self, print_fn: Any = None, *, plan: bool = False, batch_size: int = 128) -> None:
+        """Prints the layers, their output shapes and how many parameters they have.
+
+        Args:
+            print_fn: what prints the text; None: print.
+            plan: whether to add how the model is carried out: the kernels of a training step (of a
+                forward pass, if the model is not compiled), what runs depth-first, how much it is
+                and the memory that it takes. `convkit.profile` adds the times.
+            batch_size: for the plan.
+        """
         self._require_built("summary")
-        (print_fn or print)(summary_table(self))
+        text = summary_table(self)
+        if plan:
+            batch = geometry.integer("summary", "batch_size", batch_size, 1)
+            text += f"\n\n{self._plan(batch)}"
+        (print_fn or print)(text)
+
+    def _plan(self, batch: int) -> profiling.Profile:
+        assert self.input_shape is not None and self.output_shape is not None
+        x = np.zeros((1, *self.input_shape[1:]), self.dtype)
+        y = None
+        if self.optimizer is not None and self.loss is not None:
+            shape = self.output_shape[1:-1] if self.loss.sparse else self.output_shape[1:]
+            y = np.zeros((1, *shape), np.int32 if self.loss.sparse else self.dtype)
+        title, program, _, _ = self._program_for_profile(x, y, batch)
+        return profiling.describe(title, program, batch)
+
+    def _program_for_profile(self, x: Any, y: Any, batch: int) -> tuple[str, Any, Any, int]:
+        """(title, program, the context in which its arrays are bound, samples)."""
+        if y is None:
+            self._build_for("profile", x)
+            x = data.inputs("profile", x, self.input_shape, self.dtype)
+            forward = Prediction(self, x)
+            out = np.empty((len(x), *self.output_shape[1:]), self.dtype)
+            bound = forward.program.bound((forward.x, x), (forward.y, out))
+            return f"{self.name}: forward pass", forward.program, bound, len(x)
+        x, y = self._arrays("profile", x, y)
+        step = self._training_step(x, y, batch)
+        order = np.arange(len(x), dtype=np.int64)
+        return f"{self.name}: training step", step.program, step.on(x, y, order), len(x)
 
     def save_weights(self, path: Any) -> None:
         """Writes the weights to a safetensors file: whole, or not at all."""

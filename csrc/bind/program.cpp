@@ -49,9 +49,9 @@ class BoundProgram {
         const InUse in_use(*this);
         program_.set_tiles_at_once(tiles);
     }
-    void profile() {
+    void profile(bool on) {
         const InUse in_use(*this);
-        program_.profile();
+        program_.profile(on);
     }
 
     // State: all elements; the source of a gather and what is fed: whole rows.
@@ -134,8 +134,8 @@ void bind_program(py::module_& m) {
         .def("node", &BoundProgram::node, py::arg("kernel"), py::arg("spec"), py::arg("arguments"),
              py::arg("tiled") = false)
         .def("set_tiles_at_once", &BoundProgram::set_tiles_at_once, py::arg("tiles"))
-        .def("profile", &BoundProgram::profile,
-             "Has the following runs, on one thread, add up the seconds of each node.")
+        .def("profile", &BoundProgram::profile, py::arg("on"),
+             "Whether runs stay on one thread and add up the seconds of each node.")
         .def("seconds", &BoundProgram::seconds)
         .def("bind", &BoundProgram::bind, py::arg("value"), py::arg("array"))
         .def("unbind", &BoundProgram::unbind, py::arg("value"))
