@@ -383,7 +383,7 @@ class Model(Layer):
         bar: ProgressBar | None,
     ) -> dict[str, float]:
         step.scores.reset()
-        seconds = 0.0 if called.every_batch else SECONDS_PER_LOOK
+        seconds = 0.0 if called.every_batch else (SECONDS_PER_LOOK if bar else float("inf"))
         at = 0
         while at < rows:
             number = at // batch
