@@ -296,7 +296,8 @@ def _pooling_into_convolution(steps: list[Step], wanted: set[int]) -> list[Step]
 
 def _without_overlap(spec: Any) -> bool:
     return (
-        (spec.pool_height, spec.pool_width) == (spec.stride_height, spec.stride_width)
+        1 < spec.pool_height * spec.pool_width <= 256  # positions that a byte of the mask can name
+        and (spec.pool_height, spec.pool_width) == (spec.stride_height, spec.stride_width)
         and (spec.dilation_height, spec.dilation_width) == (1, 1)
         and not (spec.pad_top or spec.pad_bottom or spec.pad_left or spec.pad_right)
         and spec.out_height == spec.height // spec.pool_height

@@ -1,21 +1,25 @@
-"""What a model's programs do, node by node: how it is scheduled, how much it is, how long it takes."""
+"""What a model's programs do, kernel by kernel: the schedule, the work, and the time it takes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from convkit import _core, geometry
-from convkit.graph import Symbol
+from convkit.graph import Node
 from convkit.planner import Step, per_sample
 from convkit.program import Program
 
 _UPDATES = ("sgd", "adam")
+_MOVES = {"untile": "tiles to rows", "tile_gather": "rows to tiles"}
+_ACTIVATIONS = {kind: name for name, kind in geometry.ACTIVATION_KINDS.items()}
+# Characters of a layer's and of a kernel's name where they are shown.
+WIDEST_LAYER, WIDEST_KERNEL = 26, 32
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,16 @@ class Row:
     """One kernel of a program.
 
     Attributes:
-        layer: the layer that it belongs to, or "" for what the whole model shares.
-        kernel: its name.
+        layer: the layer that it belongs to, or several that were fused; "data", "loss", "metrics"
+            or "optimizer" for what belongs to none.
+        kernel: what it does: "conv2d + relu", "conv2d backward, input", "adam, bias".
         schedule: "depth-first", "breadth-first", or "update": piece by piece as soon as the sums
             of the tiles are known.
         multiply_adds: for one sample, by the direct method's count.
         bytes: read and written for one sample, without weights.
         seconds: for one sample on one thread; None if it was not measured.
-        share: of the arithmetic peak of one core, 0 .. 1; None likewise.
+        share: of the arithmetic peak of one core, 0 .. 1; None likewise, and where nothing is
+            multiplied and added.
     """
 
     layer: str
@@ -52,6 +58,7 @@ class Profile:
         batch_size: samples per step.
         arena_bytes, tile_bytes, sum_bytes: the memory of a step, of one thread's tile, and of the
             gradients that the tiles add to.
+        backend: the instruction set.
         peak: multiply-adds per second of one core; None if nothing was measured.
     """
 
@@ -61,7 +68,20 @@ class Profile:
     arena_bytes: int
     tile_bytes: int
     sum_bytes: int
+    backend: str
     peak: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all kernels, for one sample on one thread; None if it was not measured."""
+        return None if self.peak is None else sum(row.seconds or 0 for row in self.rows)
+
+    @property
+    def share(self) -> float | None:
+        """Of the arithmetic peak of one core, by all kernels; None if it was not measured."""
+        if self.peak is None or not self.seconds:
+            return None
+        return sum(row.multiply_adds for row in self.rows) / self.seconds / self.peak
 
     def __str__(self) -> str:
         return _table(self)
@@ -70,7 +90,10 @@ class Profile:
 def describe(title: str, program: Program, batch_size: int) -> Profile:
     """A program's plan, without times."""
     native = program.native
-    rows = tuple(_row(step) for step in program.steps)
+    rows = tuple(
+        Row(layer, _kernel(step), _schedule(step), multiply_adds(step), _bytes(step))
+        for layer, step in zip(_layers(program.steps), program.steps, strict=True)
+    )
     return Profile(
         title,
         rows,
@@ -78,6 +101,7 @@ def describe(title: str, program: Program, batch_size: int) -> Profile:
         native.arena_bytes(batch_size),
         native.tile_bytes(),
         native.sum_bytes(batch_size),
+        _core.backend_name(),
     )
 
 
@@ -89,16 +113,16 @@ def profile(
     seconds: float = 0.5,
     print_fn: Callable[[str], object] | None = print,
 ) -> Profile:
-    """Measures a model node by node, on one thread.
+    """Measures a model kernel by kernel, on one thread: medians over batches.
 
-    The model stays as it was: weights and the optimizer's state are put back.
+    The model stays as it was: weights, the optimizer's state and the scores are put back.
 
     Args:
         model: built; compiled, if y is given.
-        x: samples, as for `fit`; their number should be at least batch_size.
+        x: samples, as for `fit`; at least batch_size of them, or batches are smaller.
         y: targets, for a training step; None: a forward pass.
         batch_size: samples per step.
-        seconds: how long to measure, at least one pass over x.
+        seconds: how long to measure, at least one step.
         print_fn: what prints the table; None: nothing is printed.
 
     Returns:
@@ -106,43 +130,47 @@ def profile(
     """
     batch_size = geometry.integer("profile", "batch_size", batch_size, 1)
     seconds = geometry.number("profile", "seconds", seconds, 0, float("inf"))
-    title, program, bound, n = model._program_for_profile(x, y, batch_size)
-    saved = [variable.numpy() for variable in program.variables]
-    batch_size = min(batch_size, n)
-    taken, samples = np.zeros(len(program.steps)), 0
-    try:
-        with bound:
-            program.run(0, n, batch_size)
-            program.native.profile(True)
-            start = time.perf_counter()
-            while not samples or time.perf_counter() - start < seconds:
-                program.run(0, n, batch_size)
-                samples += n
-            taken[:] = program.native.seconds()
-    finally:
-        program.native.profile(False)
-        for variable, value in zip(program.variables, saved, strict=True):
-            variable.assign(value)
+    title, program, bound, samples = model._program_for_profile(x, y, batch_size)
+    if not samples:
+        raise geometry.fail("profile", "at least one sample", "none")
+    batch_size = min(batch_size, samples)
+    with bound:
+        saved = [variable.numpy() for variable in program.variables]
+        try:
+            taken = _measure(program, samples, batch_size, seconds)
+        finally:
+            program.native.profile(False)
+            for variable, value in zip(program.variables, saved, strict=True):
+                variable.assign(value)
     peak = measure_peak(model.dtype)
     plan = describe(title, program, batch_size)
     rows = tuple(
-        Row(
-            row.layer,
-            row.kernel,
-            row.schedule,
-            row.multiply_adds,
-            row.bytes,
-            each,
-            row.multiply_adds / each / peak if row.multiply_adds and each else None,
+        replace(
+            row,
+            seconds=each,
+            share=row.multiply_adds / each / peak if row.multiply_adds and each else None,
         )
-        for row, each in zip(plan.rows, taken / samples, strict=True)
+        for row, each in zip(plan.rows, taken, strict=True)
     )
-    result = Profile(
-        title, rows, batch_size, plan.arena_bytes, plan.tile_bytes, plan.sum_bytes, peak
-    )
+    result = replace(plan, rows=rows, peak=peak)
     if print_fn is not None:
         print_fn(str(result))
     return result
+
+
+def _measure(program: Program, samples: int, batch_size: int, seconds: float) -> list[float]:
+    """Seconds of each kernel for one sample."""
+    native = program.native
+    program.run(0, batch_size, batch_size)  # memory is laid out, and data comes to the caches
+    found: list[list[float]] = []
+    at = 0
+    start = time.perf_counter()
+    while not found or time.perf_counter() - start < seconds:
+        native.profile(True)
+        program.run(at, at + batch_size, batch_size)
+        found.append(native.seconds())
+        at = at + batch_size if at + 2 * batch_size <= samples else 0
+    return [float(each) for each in np.median(found, axis=0) / batch_size]
 
 
 def measure_peak(dtype: str = "float32") -> float:
@@ -170,62 +198,122 @@ def multiply_adds(step: Step) -> int:
     return 0
 
 
-def _row(step: Step) -> Row:
-    names = dict.fromkeys(node.layer for node in step.nodes)
-    schedule = "depth-first" if step.tiled else "breadth-first"
-    if step.kernel in _UPDATES and any(v is not None and v.place == "sum" for v in step.inputs):
-        schedule = "update"
-    values = [*step.inputs, *step.outputs]
-    return Row(
-        " + ".join(name for name in names if name),
-        step.kernel,
-        schedule,
-        multiply_adds(step),
-        sum(_sample_bytes(value) for value in values if value is not None),
+def _bytes(step: Step) -> int:
+    return sum(
+        prod(size for size in value.shape if size is not None) * np.dtype(value.dtype).itemsize
+        for value in [*step.inputs, *step.outputs]
+        if value is not None and per_sample(value)
     )
 
 
-def _sample_bytes(value: Symbol) -> int:
-    if not per_sample(value):
-        return 0
-    return prod(s for s in value.shape if s is not None) * np.dtype(value.dtype).itemsize
+# ---- what a step is called -----------------------------------------------------------------------
+
+
+def _layers(steps: Sequence[Step]) -> list[str]:
+    """The layer of each step; where there is none, what it is for."""
+    read_for: dict[int, str] = {}
+    layers = []
+    for step in reversed(steps):
+        layer = " + ".join(dict.fromkeys(node.layer for node in step.nodes if node.layer))
+        layer = layer or _purpose(step, read_for)
+        for value in step.inputs:
+            read_for.setdefault(id(value), layer)
+        layers.append(layer)
+    return layers[::-1]
+
+
+def _purpose(step: Step, read_for: dict[int, str]) -> str:
+    """What a step without a layer is for, given that of the values that later steps read."""
+    if step.kernel == "accumulate":
+        return "loss" if _changed(step) == "loss" else "metrics"
+    if not step.outputs:
+        owner, slash, _ = _changed(step).rpartition("/")
+        return owner if slash else "optimizer"
+    if "gather" in step.kernel:
+        return "data"
+    if "_backward" in step.kernel:
+        return "loss"
+    return next((read_for[id(v)] for v in step.outputs if id(v) in read_for), "data")
+
+
+def _changed(step: Step) -> str:
+    """The name of the variable that a step without outputs changes: its last argument."""
+    value = step.inputs[-1]
+    return value.variable.name if value is not None and value.variable is not None else ""
+
+
+def _kernel(step: Step) -> str:
+    if not step.nodes:
+        return _MOVES.get(step.kernel, step.kernel)
+    names, direction = [], ""
+    for node in step.nodes:
+        name, backward, of = _name(node).partition("_backward")
+        names.append(name)
+        if backward:
+            direction = " backward" + of.replace("_", ", ")
+    text = " + ".join(names) + direction
+    if step.kernel in _UPDATES or step.kernel == "accumulate":
+        text += ", " + _changed(step).rpartition("/")[2]
+    return text
+
+
+def _name(node: Node) -> str:
+    if node.kernel.startswith("activation"):
+        return node.kernel.replace("activation", _ACTIVATIONS[node.spec.kind])
+    return node.kernel.replace("categorical_", "")
+
+
+def _schedule(step: Step) -> str:
+    if step.kernel in _UPDATES and any(v is not None and v.place == "sum" for v in step.inputs):
+        return "update"
+    return "depth-first" if step.tiled else "breadth-first"
 
 
 # ---- the table -----------------------------------------------------------------------------------
 
 
 def _table(profile: Profile) -> str:
-    measured = profile.peak is not None
     head = ["layer", "kernel", "schedule", "mult-adds", "bytes"]
-    if measured:
+    adds = sum(row.multiply_adds for row in profile.rows)
+    last = ["per sample", "", "", f"{adds:,}", f"{sum(row.bytes for row in profile.rows):,}"]
+    if profile.seconds is not None:
         head += ["ns", "time", "of peak"]
-    total = sum(row.seconds or 0 for row in profile.rows)
-    body = [_cells(row, total, measured) for row in profile.rows]
-    all_adds = sum(row.multiply_adds for row in profile.rows)
-    last = ["", "a sample", "", f"{all_adds:,}", f"{sum(r.bytes for r in profile.rows):,}"]
-    if measured:
-        assert profile.peak is not None
-        last += [f"{total * 1e9:,.0f}", "100%", f"{all_adds / total / profile.peak:.0%}"]
-    widths = [max(len(row[i]) for row in [head, *body, last]) for i in range(len(head))]
+        last += [f"{profile.seconds * 1e9:,.0f}", "100%", percent(profile.share)]
+    body = [_cells(row, profile.seconds) for row in profile.rows]
+    widths = [max(map(len, column)) for column in zip(head, *body, last, strict=True)]
     line = "  ".join("-" * width for width in widths)
     lines = [f"{profile.title}, batches of {profile.batch_size}", _line(head, widths), line]
     lines += [_line(row, widths) for row in body]
     lines += [line, _line(last, widths), _memory(profile)]
-    if measured:
-        assert profile.peak is not None
+    if profile.peak is not None:
         peak = f"{2 * profile.peak / 1e9:.0f} GFLOP/s"
-        lines.append(f"one thread, {_core.backend_name()}; arithmetic peak of the core {peak}")
+        lines.append(f"one thread, {profile.backend}; arithmetic peak of the core {peak}")
     return "\n".join(lines)
 
 
-def _cells(row: Row, total: float, measured: bool) -> list[str]:
-    count = f"{row.multiply_adds:,}" if row.multiply_adds else ""
-    cells = [row.layer, row.kernel, row.schedule, count, f"{row.bytes:,}" if row.bytes else ""]
-    if measured:
-        assert row.seconds is not None
-        share = "" if row.share is None else f"{row.share:.0%}"
-        cells += [f"{row.seconds * 1e9:,.0f}", f"{row.seconds / total:.1%}", share]
+def _cells(row: Row, total: float | None) -> list[str]:
+    cells = [
+        cut(row.layer, WIDEST_LAYER),
+        cut(row.kernel, WIDEST_KERNEL),
+        row.schedule,
+        f"{row.multiply_adds:,}" if row.multiply_adds else "",
+        f"{row.bytes:,}" if row.bytes else "",
+    ]
+    if total is not None and row.seconds is not None:
+        cells += [f"{row.seconds * 1e9:,.0f}", f"{row.seconds / total:.1%}", percent(row.share)]
     return cells
+
+
+def percent(share: float | None) -> str:
+    """A share of the peak in whole percents; "" for None."""
+    if share is None:
+        return ""
+    return "<1%" if share < 0.01 else f"{share:.0%}"
+
+
+def cut(text: str, width: int) -> str:
+    """A name in at most so many characters."""
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -239,7 +327,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 def _memory(profile: Profile) -> str:
     parts = [f"memory: {_kilobytes(profile.arena_bytes)} for a batch's values"]
     if profile.tile_bytes:
-        parts.append(f"{_kilobytes(profile.tile_bytes)} per thread for a tile of 16 samples")
+        parts.append(f"{_kilobytes(profile.tile_bytes)} per thread for its tile")
     if profile.sum_bytes:
         parts.append(f"{_kilobytes(profile.sum_bytes)} for sums of gradients")
     return ", ".join(parts)

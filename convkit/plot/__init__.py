@@ -7,6 +7,7 @@ notebook a figure shows itself as the last value of a cell.
 
 from convkit.plot.images import feature_maps, filters, predictions
 from convkit.plot.overview import overview
+from convkit.plot.profile import profile
 from convkit.plot.scores import confusion_matrix, history
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "history",
     "overview",
     "predictions",
+    "profile",
 ]

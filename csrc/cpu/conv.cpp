@@ -12,8 +12,9 @@
 // in small blocks. dx: for one row ih of the picture, a row of the left matrix holds, for one
 // column ow, the rows of dy that ih took part in; the product has kernel_width * channels columns,
 // and what falls onto one pixel is then gathered. So neither pays for the border of the picture,
-// and each row of dx is written by one thread. Where filters are few, see
-// conv_planes.h.
+// and each row of dx is written by one thread. Forward with a few registers of filters, see
+// conv_direct.h; with fewer filters than lanes, conv_planes.h.
+#include "conv_direct.h"
 #include "conv_planes.h"
 #include "cpu_kernels.h"
 #include "gemm.h"
@@ -319,6 +320,8 @@ void conv2d(const Context& context, const Conv2d& s, int64_t n, const T* x, cons
     const Planes<T> planes(s);
     if (planes.pay(windows_cost<T>(s)))
         return conv2d_planes(context, planes, n, x, kernel, bias, y);
+    const Direct<T> direct(s);
+    if (direct.pays()) return conv2d_direct(context, direct, n, x, kernel, bias, y);
     const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
     const int64_t depth = s.kernel_height * s.kernel_width * channels;
     const int64_t packed_group = packed_size<T>(depth, units);

@@ -5,17 +5,11 @@
 #pragma once
 
 #include "gemm.h"
+#include "lanes.h"
 #include "specs.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
-
-// Output positions `out` in 0 .. count with 0 <= out * stride + offset < size.
-static inline Range inside(int64_t offset, int64_t stride, int64_t size, int64_t count) {
-    const int64_t begin = offset < 0 ? divide_up(-offset, stride) : 0;
-    const int64_t end = offset < size ? divide_up(size - offset, stride) : 0;
-    return {std::min(begin, count), std::max(std::min(begin, count), std::min(end, count))};
-}
 
 // The channels of x as planes of pixels, padded with zeros, so that a tap of the kernel is a shift,
 // and pixels fill the lanes. Strides take the planes apart into their phases.
@@ -57,12 +51,13 @@ struct Planes {
     // Offsets of the taps in the order of the kernel, then of the plane of ones.
     void offsets(int64_t* offset) const {
         for (int64_t kh = 0; kh < s.kernel_height; ++kh) {
+            const Place down = place(kh * s.dilation_height, s.stride_height);
             for (int64_t kw = 0; kw < s.kernel_width; ++kw) {
-                const int64_t ih = kh * s.dilation_height, iw = kw * s.dilation_width;
-                const int64_t phase = ih % s.stride_height * s.stride_width + iw % s.stride_width;
+                const Place across = place(kw * s.dilation_width, s.stride_width);
+                const int64_t phase = down.phase * s.stride_width + across.phase;
+                const int64_t at = down.index * width + across.index;
                 for (int64_t c = 0; c < channels; ++c) {
-                    *offset++ = (phase * channels + c) * plane_size + ih / s.stride_height * width +
-                                iw / s.stride_width;
+                    *offset++ = (phase * channels + c) * plane_size + at;
                 }
             }
         }
@@ -110,21 +105,45 @@ struct Planes {
 
     // The outputs of one group and band from planes.
     void write(const T* planes, const T* bias, int64_t height, T* y) const {
-        Vec<T> shift[kFewRows] = {};
-        for (int64_t f = 0; bias && f < units; ++f) shift[f] = broadcast(bias[f]);
-        const T* end = y + height * s.out_width * s.filters;
-        for (int64_t oh = 0; oh < height; ++oh) {
-            for (int64_t ow = 0; ow < s.out_width; ow += kLanes<T>) {
-                for (int64_t f = 0; f < units; f += kCorner<T>) {
-                    scatter_pixels(planes + f * pitch() + oh * width + ow, shift + f,
-                                   std::min<int64_t>(kLanes<T>, s.out_width - ow), units - f,
-                                   y + (oh * s.out_width + ow) * s.filters + f, end);
+        alignas(64) T shift[kFewRows] = {};
+        for (int64_t f = 0; bias && f < units; ++f) shift[f] = bias[f];
+        const int64_t filters = s.filters, step = pitch();
+        // Behind a pixel, whole corners are written: that belongs to the next pixels, which follow.
+        const bool alone = filters <= kCorner<T> && s.groups == 1;
+        const int64_t room = (kLanes<T> - 1) * filters + kCorner<T>;
+        // The last pixels of a row fill the registers together with those before them.
+        const int64_t last = std::max<int64_t>(0, s.out_width - kLanes<T>);
+        const T* end = y + height * s.out_width * filters;
+        for (int64_t oh = 0; oh < height; ++oh, planes += width, y += s.out_width * filters) {
+            for (int64_t i = 0; i < s.out_width; i += kLanes<T>) {
+                const int64_t ow = std::min(i, last);
+                T* pixels = y + ow * filters;
+                if (alone && end - pixels >= room) {
+                    Vec<T> rows[kLanes<T>];
+                    load_corner(planes + ow, step, shift, rows);
+                    CONVKIT_UNROLL
+                    for (int j = 0; j < kLanes<T>; ++j) {
+                        std::memcpy(pixels + j * filters, &rows[j], kCorner<T> * sizeof(T));
+                    }
+                } else {
+                    write_some(planes + ow, shift, std::min<int64_t>(kLanes<T>, s.out_width - ow),
+                               pixels);
                 }
             }
         }
     }
 
  private:
+    // Where a row or column of the padded picture lies: which phase of the stride, which of its
+    // rows.
+    struct Place {
+        int64_t phase, index;
+    };
+    static Place place(int64_t at, int64_t stride) {
+        if (stride == 1) return {0, at};
+        return {at % stride, at / stride};
+    }
+
     // Up to kLanes pixels of dy to kCorner planes; the lanes of missing pixels become zero.
     void gather_pixels(const T* src, const T* end, int64_t count, int64_t filters, T* dst) const {
         Vec<T> rows[kLanes<T>];
@@ -147,43 +166,42 @@ struct Planes {
         for (int i = 0; i < kCorner<T>; ++i) store(dst + i * pitch(), rows[i]);
     }
 
-    // Up to kLanes pixels of kCorner planes to y, `shift` added.
-    void scatter_pixels(const T* src, const Vec<T>* shift, int64_t count, int64_t filters, T* dst,
-                        const T* end) const {
-        Vec<T> rows[kLanes<T>];
+    // kCorner planes, `shift` added, as a register for each of kLanes pixels.
+    static CONVKIT_INLINE void load_corner(const T* src, int64_t step, const T* shift,
+                                           Vec<T>* rows) {
         CONVKIT_UNROLL
-        for (int i = 0; i < kCorner<T>; ++i) rows[i] = load(src + i * pitch()) + shift[i];
+        for (int i = 0; i < kCorner<T>; ++i) rows[i] = load(src + i * step) + broadcast(shift[i]);
         filters_to_pixels<T>(rows);
-        // What is written too far belongs to the next pixel, which follows.
-        const bool alone = s.filters <= kCorner<T> && s.groups == 1;
-        if (alone && count == kLanes<T> && end - dst >= (kLanes<T> - 1) * s.filters + kLanes<T>) {
-            CONVKIT_UNROLL
-            for (int i = 0; i < kLanes<T>; ++i) store(dst + i * s.filters, rows[i]);
-            return;
-        }
-        Vec<T> some[kLanes<T>];
-        CONVKIT_UNROLL
-        for (int i = 0; i < kLanes<T>; ++i) some[i] = rows[i];
-        for (int64_t i = 0; i < count; ++i, dst += s.filters) {
-            const int64_t used = std::min<int64_t>(kCorner<T>, filters);
-            if (used == kLanes<T> || (alone && end - dst >= kLanes<T>)) {
-                store(dst, some[i]);
-            } else {
-                store_partial(dst, some[i], used);
+    }
+
+    // `count` pixels of all planes to y, nothing else.
+    void write_some(const T* planes, const T* shift, int64_t count, T* y) const {
+        for (int64_t f = 0; f < units; f += kCorner<T>) {
+            Vec<T> rows[kLanes<T>];
+            load_corner(planes + f * pitch(), pitch(), shift + f, rows);
+            const int64_t used = std::min<int64_t>(kCorner<T>, units - f);
+            for (int64_t i = 0; i < count; ++i) {
+                T* pixel = y + i * s.filters + f;
+                used == kLanes<T> ? store(pixel, rows[i]) : store_partial(pixel, rows[i], used);
             }
         }
     }
 
+    // Whole registers: what is written too far belongs to the next row, which follows.
     void fill_row(Range part, const T* src, const T* x_end, T* dst) const {
-        const int64_t step = s.stride_width * s.channels, count = part.end - part.begin;
-        fill_zero(dst, part.begin);
+        const int64_t step = s.stride_width * s.channels;
+        zero_registers(dst, part.begin);
         if (step == 1) {
-            const int64_t readable = count > 0 ? x_end - (src + part.begin) : 0;
-            copy_rows(dst + part.begin, src + part.begin, 1, 1, count, readable);
+            copy_run(dst + part.begin, dst + part.end + kLanes<T>, src + part.begin, x_end,
+                     part.end - part.begin);
         } else {
             for (int64_t q = part.begin; q < part.end; ++q) dst[q] = src[q * step];
         }
-        fill_zero(dst + part.end, width - part.end);
+        zero_registers(dst + part.end, width - part.end);
+    }
+
+    static void zero_registers(T* dst, int64_t count) {
+        for (int64_t i = 0; i < count; i += kLanes<T>) store(dst + i, Vec<T>{});
     }
 };
 

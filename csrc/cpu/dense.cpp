@@ -7,6 +7,7 @@
 // y, dy (n, rows, units).
 #include "cpu_kernels.h"
 #include "gemm.h"
+#include "lanes.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
@@ -69,6 +70,60 @@ void multiply_few(const Context& context, const PlainRows<T>& x, const T* kernel
                   });
 }
 
+// V registers of a row of y, `columns` values, in one pass over the kernel where it lies. `end` is
+// that of the kernel's memory.
+template <class T, int V>
+void multiply_strip(const Dense& s, const T* x, const T* kernel, const T* end, const T* bias,
+                    int64_t columns, T* y) {
+    constexpr int64_t kLast = (V - 1) * kLanes<T>;
+    const int64_t rest = columns - kLast;
+    Vec<T> sum[V] = {};
+    for (int64_t k = 0; k < s.inputs; ++k, kernel += s.units) {
+        const Vec<T> value = broadcast(x[k]);
+        CONVKIT_UNROLL
+        for (int v = 0; v < V - 1; ++v) sum[v] += value * load(kernel + v * kLanes<T>);
+        sum[V - 1] += value * load_run(kernel + kLast, end, rest);
+    }
+    CONVKIT_UNROLL
+    for (int v = 0; v < V - 1; ++v) {
+        const int64_t j = v * kLanes<T>;
+        store(y + j, bias ? sum[v] + load(bias + j) : sum[v]);
+    }
+    if (rest == kLanes<T>) {
+        store(y + kLast, bias ? sum[V - 1] + load(bias + kLast) : sum[V - 1]);
+    } else {
+        const Vec<T> shift = bias ? load_partial(bias + kLast, rest) : Vec<T>{};
+        store_partial(y + kLast, bias ? sum[V - 1] + shift : sum[V - 1], rest);
+    }
+}
+
+template <class T>
+using Strip = void (*)(const Dense&, const T*, const T*, const T*, const T*, int64_t, T*);
+
+template <class T, size_t... V>
+Strip<T> get_strip(int64_t vectors, std::index_sequence<V...>) {
+    static constexpr Strip<T> table[] = {multiply_strip<T, static_cast<int>(V) + 1>...};
+    return table[vectors - 1];
+}
+
+// y = x kernel + bias for one row: bound by how fast the kernel comes out of memory.
+template <class T>
+void multiply_one(const Context& context, const Dense& s, const T* x, const T* kernel,
+                  const T* bias, T* y) {
+    constexpr int kMost = std::min(16, 2 * kTileRows);
+    const int64_t strips = divide_up(s.units, kMost * kLanes<T>);
+    const int64_t width = round_up(divide_up(s.units, strips), kLanes<T>);
+    const double cost = multiply_cost<T>(static_cast<double>(s.inputs * width));
+    parallel_for(context, strips, cost, [&](int64_t begin, int64_t end) {
+        for (int64_t j = begin * width; j < std::min(s.units, end * width); j += width) {
+            const int64_t columns = std::min(width, s.units - j);
+            get_strip<T>(divide_up(columns, kLanes<T>), std::make_index_sequence<kMost>())(
+                s, x, kernel + j, kernel + s.kernel_size(), bias ? bias + j : nullptr, columns,
+                y + j);
+        }
+    });
+}
+
 // c (rows, columns) = a b + bias with a packed b.
 template <class T>
 void multiply_packed(const Context& context, const PlainRows<T>& a, const Lanes<T>& b,
@@ -89,6 +144,7 @@ template <class T>
 void dense(const Context& context, const Dense& s, int64_t n, const T* x, const T* kernel,
            const T* bias, T* y) {
     const PlainRows<T> a = {x, n * s.rows, s.inputs};
+    if (a.rows == 1) return multiply_one(context, s, x, kernel, bias, y);
     if (a.rows <= kRowsInPlace) return multiply_few(context, a, kernel, bias, s.units, y);
     T* packed = scratch<T>(kShared, packed_size<T>(s.inputs, s.units));
     pack_lanes(

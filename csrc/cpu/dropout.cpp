@@ -2,7 +2,6 @@
 // step, stream and element alone. It is its own gradient: dy -> dx with the same numbers.
 // random: (seed, step). May work in place.
 #include <algorithm>
-#include <cmath>
 
 #include "cpu_kernels.h"
 #include "philox.h"
@@ -18,11 +17,13 @@ void dropout(const Context& context, const Dropout& s, int64_t n, const T* x, co
     constexpr int64_t kChunk = 4 * kWidth;
     const int64_t count = n * s.size, seed = random[0], step = random[1];
     const T scale = static_cast<T>(1 / (1 - s.rate));
-    const auto dropped_below = static_cast<uint32_t>(std::ceil(s.rate * kPhiloxGrid));
+    const uint32_t dropped_below = philox_below(s.rate);
     const int64_t chunks = (count + kChunk - 1) / kChunk;
     parallel_for(context, chunks, 0.5 * kChunk, [&](int64_t begin, int64_t end) {
         for (int64_t chunk = begin; chunk < end; ++chunk) {
-            const auto numbers = philox_blocks<kWidth>(seed, step, s.stream, chunk * kWidth);
+            int64_t block[kWidth];
+            for (int k = 0; k < kWidth; ++k) block[k] = chunk * kWidth + k;
+            const auto numbers = philox_blocks(seed, step, s.stream, block);
             uint32_t drawn[kChunk];
             for (int k = 0; k < kWidth; ++k) {
                 for (int i = 0; i < 4; ++i) drawn[4 * k + i] = numbers.value[i][k] >> 8;

@@ -278,6 +278,13 @@ struct Range {
     int64_t begin, end;
 };
 
+// Output positions `out` in 0 .. count with 0 <= out * stride + offset < size.
+static inline Range inside(int64_t offset, int64_t stride, int64_t size, int64_t count) {
+    const int64_t begin = offset < 0 ? divide_up(-offset, stride) : 0;
+    const int64_t end = offset < size ? divide_up(size - offset, stride) : 0;
+    return {std::min(begin, count), std::max(std::min(begin, count), std::min(end, count))};
+}
+
 // Rows first .. first + rows (at most kBlockRows) of the product. The functor `a` has
 //   Range depth(first, rows): the part of the depth in which these rows are not all zero
 //   void pack(first, rows, begin, end, dst): rows of values begin .. end, kStride apart

@@ -9,9 +9,13 @@
 // Backward: dloss (n, rows) -> dtarget, dprediction (as prediction), either may be null; where clip
 // changed a value its gradient is zero. Definitions as in Keras 3.
 //
-// A row stands in each lane (load_columns): rows are short and many.
+// A row stands in each lane, since rows are short and many. Those of a tile lie so; those of a
+// batch are laid so first (load_columns).
+#include "loss.h"
+
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "cpu_kernels.h"
 #include "lanes.h"
@@ -39,157 +43,246 @@ Vec<T> unless_clipped(Vec<T> v, Vec<T> g) {
     return ((v < broadcast(kLowest<T>)) | (v > broadcast(kHighest<T>))) ? g * 0 : g;
 }
 
-// Up to kLanes rows, side by side.
+// ---- up to kLanes rows side by side -------------------------------------------------------------
 template <class T>
-struct Rows {
-    int64_t first, count;    // rows of the batch
-    T *target, *prediction;  // (size, kLanes)
+struct Values {
+    const T* first;
+    int64_t step;
 
-    Vec<T> t(int64_t i) const { return load(target + i * kLanes<T>); }
-    Vec<T> p(int64_t i) const { return load(prediction + i * kLanes<T>); }
+    Vec<T> operator()(int64_t i) const { return load(first + i * step); }
 };
 
+// One-hot rows, and rows of NaN for what is no class.
 template <class T>
-void load_targets(const T* target, const Loss& s, const Rows<T>& rows) {
-    load_columns(target, s.size, 1, rows.first, rows.count, rows.target);
-}
+struct Labels {
+    Ints<T> at;
+    Vec<T> one, zero;
 
-template <class T>
-void load_targets(const int32_t* label, const Loss& s, const Rows<T>& rows) {
-    std::memset(rows.target, 0, static_cast<size_t>(s.size * kLanes<T>) * sizeof(T));
-    for (int64_t lane = 0; lane < rows.count; ++lane) {
-        const int64_t at = label[rows.first + lane];
-        if (at >= 0 && at < s.size) {
-            rows.target[at * kLanes<T> + lane] = 1;
+    Labels(const int32_t* label, int64_t count, int64_t size) {
+        typedef int32_t Narrow __attribute__((vector_size(kLanes<T> * sizeof(int32_t))));
+        Narrow labels{};
+        std::memcpy(&labels, label, static_cast<size_t>(count) * sizeof(int32_t));
+        at = __builtin_convertvector(labels, Ints<T>);
+        const Ints<T> known = (at >= Ints<T>{}) & (at < everywhere(size));
+        const Vec<T> nan = broadcast(std::numeric_limits<T>::quiet_NaN());
+        one = known ? broadcast<T>(1) : nan;
+        zero = known ? Vec<T>{} : nan;
+    }
+    Vec<T> choose(int64_t i, Vec<T> there, Vec<T> elsewhere) const {
+        return at == everywhere(i) ? there : elsewhere;
+    }
+    Vec<T> operator()(int64_t i) const { return choose(i, one, zero); }
+
+ private:
+    static Ints<T> everywhere(int64_t i) {
+        using Index = std::conditional_t<sizeof(T) == sizeof(int32_t), int32_t, int64_t>;
+        return Ints<T>{} + static_cast<Index>(i);
+    }
+};
+
+template <class T, class Targets>
+struct Rows {
+    int64_t size, first, count;  // rows first .. first + count - 1, in the order of the losses
+    Targets t;
+    Values<T> p;
+    T *dtarget, *dprediction;  // laid as p, or null
+
+    void put_dtarget(int64_t i, Vec<T> v) const { store(dtarget + i * p.step, v); }
+    void put_dprediction(int64_t i, Vec<T> v) const { store(dprediction + i * p.step, v); }
+
+    Vec<T> get_numbers(const T* x) const {
+        return count == kLanes<T> ? load(x + first) : load_partial(x + first, count);
+    }
+    void put_numbers(T* y, Vec<T> v) const {
+        if (count == kLanes<T>) {
+            store(y + first, v);
         } else {
-            for (int64_t i = 0; i < s.size; ++i) {
-                rows.target[i * kLanes<T> + lane] = std::numeric_limits<T>::quiet_NaN();
-            }
+            store_partial(y + first, v, count);
         }
     }
-}
+};
+
+// Where the rows of one Rows lie, and lanes for what does not lie side by side.
+template <class T>
+struct Group {
+    int64_t size, inner, first, count, start;
+    bool adjoin;
+
+    Group(int64_t size, Columns columns, int64_t index)
+        : size(size), inner(columns.inner), first(index * kLanes<T>) {
+        count = std::min<int64_t>(columns.outer * inner - first, kLanes<T>);
+        start = size == 1 ? first : column_start(size, inner, first);
+        adjoin = columns_adjoin<T>(size, inner, first, count);
+    }
+
+    Values<T> targets(const T* x, T* lanes) const { return values(x, lanes); }
+    Labels<T> targets(const int32_t* label, T*) const { return {label + first, count, size}; }
+    Values<T> values(const T* x, T* lanes) const {
+        if (adjoin) return {x + start, inner};
+        lay(x, lanes);
+        return {lanes, kLanes<T>};
+    }
+    T* results(T* y, T* lanes) const {
+        if (!y) return nullptr;
+        return adjoin ? y + start : lanes;
+    }
+    void finish(const T* lanes, T* y) const {
+        if (y && !adjoin) put_back(lanes, y);
+    }
+
+ private:
+    // Calls, since inlined into every loss they would be half of the code.
+    __attribute__((noinline)) void lay(const T* x, T* lanes) const {
+        load_columns(x, size, inner, first, count, lanes);
+    }
+    __attribute__((noinline)) void put_back(const T* lanes, T* y) const {
+        store_columns(lanes, size, inner, first, count, y);
+    }
+};
 
 template <class T, class Target, class Body>
-void for_each_rows(const Context& context, const Loss& s, int64_t n, const Target* target,
-                   const T* prediction, Body body) {
-    const int64_t count = n * s.rows, groups = (count + kLanes<T> - 1) / kLanes<T>;
-    parallel_for(context, groups, 2.0 * s.size * kLanes<T>, [&](int64_t begin, int64_t end) {
-        T* lanes = scratch<T>(kLocal, 2 * s.size * kLanes<T>);
-        for (int64_t group = begin; group < end; ++group) {
-            const int64_t first = group * kLanes<T>;
-            const Rows<T> rows{first, std::min<int64_t>(count - first, kLanes<T>), lanes,
-                               lanes + s.size * kLanes<T>};
-            load_targets(target, s, rows);
-            load_columns(prediction, s.size, 1, rows.first, rows.count, rows.prediction);
+void for_each_rows(const Context& context, const Loss& s, Columns columns, const Target* target,
+                   const T* prediction, T* dtarget, T* dprediction, Body body) {
+    using Targets = std::conditional_t<std::is_same_v<Target, T>, Values<T>, Labels<T>>;
+    const int64_t groups = (columns.outer * columns.inner + kLanes<T> - 1) / kLanes<T>;
+    const int64_t values = s.size * kLanes<T>;
+    parallel_for(context, groups, 2.0 * values, [&](int64_t begin, int64_t end) {
+        T* lanes = scratch<T>(kLocal, 4 * values);
+        for (int64_t i = begin; i < end; ++i) {
+            const Group<T> group(s.size, columns, i);
+            const Rows<T, Targets> rows{group.size,
+                                        group.first,
+                                        group.count,
+                                        group.targets(target, lanes),
+                                        group.values(prediction, lanes + values),
+                                        group.results(dtarget, lanes + 2 * values),
+                                        group.results(dprediction, lanes + 3 * values)};
             body(rows);
+            group.finish(rows.dtarget, dtarget);
+            group.finish(rows.dprediction, dprediction);
         }
     });
-}
-
-template <class T>
-Vec<T> load_numbers(const T* x, const Rows<T>& rows) {
-    return rows.count == kLanes<T> ? load(x + rows.first)
-                                   : load_partial(x + rows.first, rows.count);
-}
-
-template <class T>
-void store_numbers(T* y, Vec<T> v, const Rows<T>& rows) {
-    if (rows.count == kLanes<T>) {
-        store(y + rows.first, v);
-    } else {
-        store_partial(y + rows.first, v, rows.count);
-    }
-}
-
-template <class T>
-void store_rows(const Loss& s, const Rows<T>& rows, T* dtarget, T* dprediction) {
-    if (dtarget) store_columns(rows.target, s.size, 1, rows.first, rows.count, dtarget);
-    if (dprediction) store_columns(rows.prediction, s.size, 1, rows.first, rows.count, dprediction);
 }
 
 // ---- categorical --------------------------------------------------------------------------------
-// From logits, log_softmax(p)_i = (p_i - top) - log_total.
+// What is predicted for the label.
 template <class T>
-struct LogSoftmax {
-    Vec<T> top, total, log_total;
-
-    LogSoftmax(const Loss& s, const Rows<T>& rows) {
-        top = rows.p(0);
-        for (int64_t i = 1; i < s.size; ++i) top = maximum<T>(top, rows.p(i));
-        total = blocked_sum<T>(s.size, [&](int64_t i) { return exp<T>(rows.p(i) - top); });
-        log_total = log<T>(total);
-    }
-    Vec<T> operator()(Vec<T> p) const { return (p - top) - log_total; }
-};
-
-template <class T>
-Vec<T> row_total(const Loss& s, const Rows<T>& rows) {
-    return blocked_sum<T>(s.size, [&](int64_t i) { return rows.p(i); });
+Vec<T> prediction_there(const Rows<T, Labels<T>>& rows) {
+    Vec<T> there{};
+    for (int64_t i = 0; i < rows.size; ++i) there = rows.t.choose(i, rows.p(i), there);
+    return there;
 }
 
-template <class T, class Target>
-void categorical(const Context& context, const Loss& s, int64_t n, const Target* target,
-                 const T* prediction, T* loss) {
-    for_each_rows(context, s, n, target, prediction, [&](const Rows<T>& rows) {
-        const auto minus_cross = [&](auto log_of) {
-            return blocked_sum<T>(s.size, [&](int64_t i) {
-                const Vec<T> t = rows.t(i);
-                return t == Vec<T>{} ? Vec<T>{} : t * log_of(rows.p(i));
-            });
-        };
-        Vec<T> minus_loss;
-        if (s.from_logits) {
-            minus_loss = minus_cross(LogSoftmax<T>(s, rows));
-        } else {
-            const Vec<T> total = row_total(s, rows);
-            minus_loss = minus_cross([&](Vec<T> p) { return log<T>(clip<T>(p / total)); });
+// The sum of t f(p); a term with t = 0 is 0.
+template <class T, class F>
+Vec<T> weighted_sum(const Rows<T, Values<T>>& rows, F f) {
+    return blocked_sum<T>(rows.size, [&](int64_t i) {
+        const Vec<T> t = rows.t(i);
+        return t == Vec<T>{} ? Vec<T>{} : t * f(rows.p(i));
+    });
+}
+
+template <class T, class F>
+Vec<T> weighted_sum(const Rows<T, Labels<T>>& rows, F f) {
+    return rows.t.one * f(prediction_there(rows));
+}
+
+template <class T>
+Vec<T> sum_of_targets(const Rows<T, Values<T>>& rows) {
+    return blocked_sum<T>(rows.size, rows.t);
+}
+
+template <class T>
+Vec<T> sum_of_targets(const Rows<T, Labels<T>>& rows) {
+    return rows.t.one;
+}
+
+template <class T, class Targets>
+Vec<T> sum_of_predictions(const Rows<T, Targets>& rows) {
+    return blocked_sum<T>(rows.size, rows.p);
+}
+
+template <class T, class Targets>
+Vec<T> top_of_predictions(const Rows<T, Targets>& rows) {
+    Vec<T> top = rows.p(0);
+    for (int64_t i = 1; i < rows.size; ++i) top = maximum<T>(top, rows.p(i));
+    return top;
+}
+
+// From logits: log_softmax(p)_i = (p_i - top) - log sum_j exp(p_j - top).
+template <class T, class Targets>
+Vec<T> loss_of_logits(const Rows<T, Targets>& rows) {
+    const Vec<T> top = top_of_predictions(rows);
+    const Vec<T> log_total =
+        log<T>(blocked_sum<T>(rows.size, [&](int64_t i) { return exp<T>(rows.p(i) - top); }));
+    return -weighted_sum(rows, [&](Vec<T> p) { return (p - top) - log_total; });
+}
+
+template <class T, class Targets>
+void gradient_of_logits(const Rows<T, Targets>& rows, Vec<T> dloss) {
+    const Vec<T> top = top_of_predictions(rows);
+    const Vec<T> total = blocked_sum<T>(rows.size, [&](int64_t i) {
+        const Vec<T> e = exp<T>(rows.p(i) - top);
+        if (rows.dprediction) rows.put_dprediction(i, e);
+        return e;
+    });
+    if (rows.dprediction) {
+        const Vec<T> share = sum_of_targets(rows) / total;
+        for (int64_t i = 0; i < rows.size; ++i) {
+            const Vec<T> e = load(rows.dprediction + i * rows.p.step);
+            rows.put_dprediction(i, dloss * (e * share - rows.t(i)));
         }
-        store_numbers(loss, Vec<T>(-minus_loss), rows);
-    });
-}
-
-template <class T>
-void logits_gradient(const Loss& s, const Rows<T>& rows, Vec<T> dloss, bool wants_target) {
-    const LogSoftmax<T> log_softmax(s, rows);
-    const Vec<T> targets = blocked_sum<T>(s.size, [&](int64_t i) { return rows.t(i); });
-    for (int64_t i = 0; i < s.size; ++i) {
-        const Vec<T> p = rows.p(i), t = rows.t(i);
-        const Vec<T> probability = exp<T>(p - log_softmax.top) / log_softmax.total;
-        store(rows.prediction + i * kLanes<T>, dloss * (probability * targets - t));
-        if (wants_target) store(rows.target + i * kLanes<T>, -dloss * log_softmax(p));
     }
-}
-
-// With q = p / sum p and g = d(loss)/dq: dp_j = (g_j - sum_i g_i q_i) / sum p.
-template <class T>
-void probabilities_gradient(const Loss& s, const Rows<T>& rows, Vec<T> dloss, bool wants_target) {
-    const Vec<T> total = row_total(s, rows);
-    const auto slope = [&](Vec<T> t, Vec<T> q) {
-        return t == Vec<T>{} ? Vec<T>{} : unless_clipped<T>(q, -t / clip<T>(q));
-    };
-    const Vec<T> common = blocked_sum<T>(s.size, [&](int64_t i) {
-        const Vec<T> q = rows.p(i) / total;
-        return slope(rows.t(i), q) * q;
-    });
-    for (int64_t i = 0; i < s.size; ++i) {
-        const Vec<T> q = rows.p(i) / total, t = rows.t(i);
-        store(rows.prediction + i * kLanes<T>, dloss * ((slope(t, q) - common) / total));
-        if (wants_target) store(rows.target + i * kLanes<T>, -dloss * log<T>(clip<T>(q)));
-    }
-}
-
-template <class T, class Target>
-void categorical_gradient(const Context& context, const Loss& s, int64_t n, const T* dloss,
-                          const Target* target, const T* prediction, T* dtarget, T* dprediction) {
-    for_each_rows(context, s, n, target, prediction, [&](const Rows<T>& rows) {
-        const Vec<T> d = load_numbers(dloss, rows);
-        if (s.from_logits) {
-            logits_gradient(s, rows, d, dtarget != nullptr);
-        } else {
-            probabilities_gradient(s, rows, d, dtarget != nullptr);
+    if (rows.dtarget) {
+        const Vec<T> log_total = log<T>(total);
+        for (int64_t i = 0; i < rows.size; ++i) {
+            rows.put_dtarget(i, -dloss * ((rows.p(i) - top) - log_total));
         }
-        store_rows(s, rows, dtarget, dprediction);
-    });
+    }
+}
+
+template <class T, class Targets>
+Vec<T> loss_of_probabilities(const Rows<T, Targets>& rows) {
+    const Vec<T> total = sum_of_predictions(rows);
+    return -weighted_sum(rows, [&](Vec<T> p) { return log<T>(clip<T>(p / total)); });
+}
+
+// d(loss)/dq, q = p / sum p.
+template <class T>
+Vec<T> slope(Vec<T> t, Vec<T> q) {
+    return t == Vec<T>{} ? Vec<T>{} : unless_clipped<T>(q, -t / clip<T>(q));
+}
+
+// With g = slope: dp_j = (g_j - sum_i g_i q_i) / sum p.
+template <class T>
+void gradient_of_probabilities(const Rows<T, Values<T>>& rows, Vec<T> dloss) {
+    const Vec<T> total = sum_of_predictions(rows);
+    if (rows.dprediction) {
+        const Vec<T> common = blocked_sum<T>(rows.size, [&](int64_t i) {
+            const Vec<T> q = rows.p(i) / total, g = slope<T>(rows.t(i), q);
+            rows.put_dprediction(i, g);
+            return g * q;
+        });
+        for (int64_t i = 0; i < rows.size; ++i) {
+            const Vec<T> g = load(rows.dprediction + i * rows.p.step);
+            rows.put_dprediction(i, dloss * ((g - common) / total));
+        }
+    }
+    if (rows.dtarget) {
+        for (int64_t i = 0; i < rows.size; ++i) {
+            rows.put_dtarget(i, -dloss * log<T>(clip<T>(rows.p(i) / total)));
+        }
+    }
+}
+
+template <class T>
+void gradient_of_probabilities(const Rows<T, Labels<T>>& rows, Vec<T> dloss) {
+    const Vec<T> total = sum_of_predictions(rows);
+    const Vec<T> q = prediction_there(rows) / total, g = slope<T>(rows.t.one, q), common = g * q;
+    const Vec<T> there = dloss * ((g - common) / total), elsewhere = dloss * (-common / total);
+    for (int64_t i = 0; i < rows.size; ++i) {
+        rows.put_dprediction(i, rows.t.choose(i, there, elsewhere));
+    }
 }
 
 // ---- means of a term per value ------------------------------------------------------------------
@@ -234,26 +327,31 @@ struct AbsoluteError {
     }
 };
 
-template <class T, class Term>
-void mean_of_terms(const Context& context, const Loss& s, int64_t n, const T* target,
-                   const T* prediction, T* loss) {
-    for_each_rows(context, s, n, target, prediction, [&](const Rows<T>& rows) {
-        const Vec<T> total =
-            blocked_sum<T>(s.size, [&](int64_t i) { return Term::term(rows.t(i), rows.p(i)); });
-        store_numbers(loss, Vec<T>(total / static_cast<T>(s.size)), rows);
-    });
+// f(term) for the term of a loss.
+template <class T, class F>
+void with_term(const Loss& s, Term term, F f) {
+    switch (term) {
+        case Term::kBinaryCrossentropy:
+            return s.from_logits ? f(BinaryCrossentropyFromLogits<T>{})
+                                 : f(BinaryCrossentropy<T>{});
+        case Term::kSquaredError:
+            return f(SquaredError<T>{});
+        case Term::kAbsoluteError:
+            return f(AbsoluteError<T>{});
+    }
 }
 
-// Term by term, so that rows need not be turned into lanes.
-template <class T, class Term>
-void mean_of_terms_gradient(const Context& context, const Loss& s, int64_t n, const T* dloss,
-                            const T* target, const T* prediction, T* dtarget, T* dprediction) {
-    parallel_for(context, n * s.rows, 1 + 0.5 * s.size, [&](int64_t begin, int64_t end) {
+// Longer rows of a batch term by term: they need not be laid side by side.
+template <class T, class Rule>
+void backward_along_rows(const Context& context, const Loss& s, int64_t count, const T* dloss,
+                         const T* target, const T* prediction, T* dtarget, T* dprediction,
+                         Rule rule) {
+    parallel_for(context, count, 1 + 0.5 * s.size, [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; ++row) {
             const Vec<T> d = broadcast(dloss[row]) / static_cast<T>(s.size);
             const auto gradient = [&](int64_t i, auto part) {
                 const Gradient<T> g =
-                    Term::gradient(get(target + i, part), get(prediction + i, part));
+                    rule.gradient(get(target + i, part), get(prediction + i, part));
                 if (dtarget) put(dtarget + i, Vec<T>(d * g.target), part);
                 if (dprediction) put(dprediction + i, Vec<T>(d * g.prediction), part);
             };
@@ -267,23 +365,94 @@ void mean_of_terms_gradient(const Context& context, const Loss& s, int64_t n, co
 
 }  // namespace
 
+// ---- what loss.h declares -----------------------------------------------------------------------
+template <class T, class Target>
+void categorical(const Context& context, const Loss& s, Columns columns, const Target* target,
+                 const T* prediction, T* loss) {
+    T* const none = nullptr;
+    for_each_rows(context, s, columns, target, prediction, none, none, [&](const auto& rows) {
+        rows.put_numbers(loss, s.from_logits ? loss_of_logits(rows) : loss_of_probabilities(rows));
+    });
+}
+
+template <class T, class Target>
+void categorical_backward(const Context& context, const Loss& s, Columns columns, const T* dloss,
+                          const Target* target, const T* prediction, T* dtarget, T* dprediction) {
+    for_each_rows(context, s, columns, target, prediction, dtarget, dprediction,
+                  [&](const auto& rows) {
+                      const Vec<T> d = rows.get_numbers(dloss);
+                      if (s.from_logits) {
+                          gradient_of_logits(rows, d);
+                      } else {
+                          gradient_of_probabilities(rows, d);
+                      }
+                  });
+}
+
+template <class T>
+void mean_of_terms(const Context& context, const Loss& s, Term term, Columns columns,
+                   const T* target, const T* prediction, T* loss) {
+    T* const none = nullptr;
+    with_term<T>(s, term, [&](auto rule) {
+        for_each_rows(context, s, columns, target, prediction, none, none, [&](const auto& rows) {
+            const Vec<T> total =
+                blocked_sum<T>(s.size, [&](int64_t i) { return rule.term(rows.t(i), rows.p(i)); });
+            rows.put_numbers(loss, total / static_cast<T>(s.size));
+        });
+    });
+}
+
+template <class T>
+void mean_of_terms_backward(const Context& context, const Loss& s, Term term, Columns columns,
+                            const T* dloss, const T* target, const T* prediction, T* dtarget,
+                            T* dprediction) {
+    with_term<T>(s, term, [&](auto rule) {
+        if (columns.inner == 1 && s.size > 1) {
+            return backward_along_rows(context, s, columns.outer, dloss, target, prediction,
+                                       dtarget, dprediction, rule);
+        }
+        for_each_rows(context, s, columns, target, prediction, dtarget, dprediction,
+                      [&](const auto& rows) {
+                          const Vec<T> d = rows.get_numbers(dloss) / static_cast<T>(s.size);
+                          for (int64_t i = 0; i < s.size; ++i) {
+                              const Gradient<T> g = rule.gradient(rows.t(i), rows.p(i));
+                              if (dtarget) rows.put_dtarget(i, d * g.target);
+                              if (dprediction) rows.put_dprediction(i, d * g.prediction);
+                          }
+                      });
+    });
+}
+
+#define INSTANTIATE_CATEGORICAL(T, Target)                                                        \
+    template void categorical(const Context&, const Loss&, Columns, const Target*, const T*, T*); \
+    template void categorical_backward(const Context&, const Loss&, Columns, const T*,            \
+                                       const Target*, const T*, T*, T*);
+INSTANTIATE_CATEGORICAL(float, float)
+INSTANTIATE_CATEGORICAL(float, int32_t)
+INSTANTIATE_CATEGORICAL(double, double)
+INSTANTIATE_CATEGORICAL(double, int32_t)
+INSTANTIATE(mean_of_terms)
+INSTANTIATE(mean_of_terms_backward)
+
+// ---- kernels ------------------------------------------------------------------------------------
 template <class T>
 void categorical_crossentropy(const Context& context, const Loss& s, int64_t n, const T* target,
                               const T* prediction, T* loss) {
-    categorical(context, s, n, target, prediction, loss);
+    categorical(context, s, rows_of_batch(s, n), target, prediction, loss);
 }
 
 template <class T>
 void categorical_crossentropy_backward(const Context& context, const Loss& s, int64_t n,
                                        const T* dloss, const T* target, const T* prediction,
                                        T* dtarget, T* dprediction) {
-    categorical_gradient(context, s, n, dloss, target, prediction, dtarget, dprediction);
+    categorical_backward(context, s, rows_of_batch(s, n), dloss, target, prediction, dtarget,
+                         dprediction);
 }
 
 template <class T>
 void sparse_categorical_crossentropy(const Context& context, const Loss& s, int64_t n,
                                      const int32_t* target, const T* prediction, T* loss) {
-    categorical(context, s, n, target, prediction, loss);
+    categorical(context, s, rows_of_batch(s, n), target, prediction, loss);
 }
 
 template <class T>
@@ -291,57 +460,50 @@ void sparse_categorical_crossentropy_backward(const Context& context, const Loss
                                               const T* dloss, const int32_t* target,
                                               const T* prediction, T* dprediction) {
     T* const dtarget = nullptr;
-    categorical_gradient(context, s, n, dloss, target, prediction, dtarget, dprediction);
+    categorical_backward(context, s, rows_of_batch(s, n), dloss, target, prediction, dtarget,
+                         dprediction);
 }
 
 template <class T>
 void binary_crossentropy(const Context& context, const Loss& s, int64_t n, const T* target,
                          const T* prediction, T* loss) {
-    if (s.from_logits) {
-        mean_of_terms<T, BinaryCrossentropyFromLogits<T>>(context, s, n, target, prediction, loss);
-    } else {
-        mean_of_terms<T, BinaryCrossentropy<T>>(context, s, n, target, prediction, loss);
-    }
+    mean_of_terms(context, s, Term::kBinaryCrossentropy, rows_of_batch(s, n), target, prediction,
+                  loss);
 }
 
 template <class T>
 void binary_crossentropy_backward(const Context& context, const Loss& s, int64_t n, const T* dloss,
                                   const T* target, const T* prediction, T* dtarget,
                                   T* dprediction) {
-    if (s.from_logits) {
-        mean_of_terms_gradient<T, BinaryCrossentropyFromLogits<T>>(
-            context, s, n, dloss, target, prediction, dtarget, dprediction);
-    } else {
-        mean_of_terms_gradient<T, BinaryCrossentropy<T>>(context, s, n, dloss, target, prediction,
-                                                         dtarget, dprediction);
-    }
+    mean_of_terms_backward(context, s, Term::kBinaryCrossentropy, rows_of_batch(s, n), dloss,
+                           target, prediction, dtarget, dprediction);
 }
 
 template <class T>
 void mean_squared_error(const Context& context, const Loss& s, int64_t n, const T* target,
                         const T* prediction, T* loss) {
-    mean_of_terms<T, SquaredError<T>>(context, s, n, target, prediction, loss);
+    mean_of_terms(context, s, Term::kSquaredError, rows_of_batch(s, n), target, prediction, loss);
 }
 
 template <class T>
 void mean_squared_error_backward(const Context& context, const Loss& s, int64_t n, const T* dloss,
                                  const T* target, const T* prediction, T* dtarget, T* dprediction) {
-    mean_of_terms_gradient<T, SquaredError<T>>(context, s, n, dloss, target, prediction, dtarget,
-                                               dprediction);
+    mean_of_terms_backward(context, s, Term::kSquaredError, rows_of_batch(s, n), dloss, target,
+                           prediction, dtarget, dprediction);
 }
 
 template <class T>
 void mean_absolute_error(const Context& context, const Loss& s, int64_t n, const T* target,
                          const T* prediction, T* loss) {
-    mean_of_terms<T, AbsoluteError<T>>(context, s, n, target, prediction, loss);
+    mean_of_terms(context, s, Term::kAbsoluteError, rows_of_batch(s, n), target, prediction, loss);
 }
 
 template <class T>
 void mean_absolute_error_backward(const Context& context, const Loss& s, int64_t n, const T* dloss,
                                   const T* target, const T* prediction, T* dtarget,
                                   T* dprediction) {
-    mean_of_terms_gradient<T, AbsoluteError<T>>(context, s, n, dloss, target, prediction, dtarget,
-                                                dprediction);
+    mean_of_terms_backward(context, s, Term::kAbsoluteError, rows_of_batch(s, n), dloss, target,
+                           prediction, dtarget, dprediction);
 }
 
 INSTANTIATE(categorical_crossentropy)

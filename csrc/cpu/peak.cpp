@@ -18,7 +18,8 @@ void multiply_add_peak(const Context&, const Elementwise& s, int64_t, T* x) {
     const Vec<T> factor = broadcast(x[0]), step = broadcast(x[1]);
     Vec<T> sums[kSums];
 #pragma GCC unroll 24
-    for (int i = 0; i < kSums; ++i) sums[i] = broadcast(x[i % 16]);
+    for (int i = 0; i < kSums; ++i)
+        sums[i] = broadcast(x[i % 16] + T(i));  // equal sums would become one
     for (int64_t round = 0; round < s.size * kRepeats; ++round) {
 #pragma GCC unroll 24
         for (int i = 0; i < kSums; ++i) sums[i] = sums[i] * factor + step;

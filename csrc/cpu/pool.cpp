@@ -74,19 +74,38 @@ CONVKIT_INLINE inline void for_each_channel_vector(int64_t channels, Body body) 
 }
 
 // ---- forward ------------------------------------------------------------------------------------
+// The larger of two: the first if they are equal, NaN if either is. Compilers do not find the
+// instruction that leaves only NaN in v to be looked after.
+template <class T>
+CONVKIT_INLINE inline Vec<T> larger_or_nan(Vec<T> best, Vec<T> v) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+        const auto a = reinterpret_cast<__m512>(v), b = reinterpret_cast<__m512>(best);
+        const __mmask16 numbers = _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q);
+        return reinterpret_cast<Vec<T>>(_mm512_mask_max_ps(a, numbers, a, b));
+    } else {
+        const auto a = reinterpret_cast<__m512d>(v), b = reinterpret_cast<__m512d>(best);
+        const __mmask8 numbers = _mm512_cmp_pd_mask(a, a, _CMP_ORD_Q);
+        return reinterpret_cast<Vec<T>>(_mm512_mask_max_pd(a, numbers, a, b));
+    }
+#else
+    return ((best >= v) | (best != best)) ? best : v;
+#endif
+}
+
 template <class T>
 struct Max {
     static T start() { return -std::numeric_limits<T>::infinity(); }
-    static Vec<T> add(Vec<T> best, Vec<T> v) { return ((best >= v) | (best != best)) ? best : v; }
-    static Vec<T> finish(const Pool2d&, int64_t, int64_t, Vec<T> best) { return best; }
+    static Vec<T> add(Vec<T> best, Vec<T> v) { return larger_or_nan<T>(best, v); }
+    static Vec<T> finish(Vec<T> best, int64_t) { return best; }
 };
 
 template <class T>
 struct Average {
     static T start() { return 0; }
     static Vec<T> add(Vec<T> sum, Vec<T> v) { return sum + v; }
-    static Vec<T> finish(const Pool2d& s, int64_t top, int64_t left, Vec<T> sum) {
-        return sum / broadcast(static_cast<T>(divisor(s, top, left)));
+    static Vec<T> finish(Vec<T> sum, int64_t count) {
+        return sum / broadcast(static_cast<T>(count));
     }
 };
 
@@ -122,8 +141,54 @@ void pool_rows(const Pool2d s, const T* x, const T* x_end, T* y, int64_t begin, 
                 for (int64_t j = 1; j < s.pool_width; ++j) {
                     v = Reduction::add(v, load(taps + j * s.dilation_width * channels + c));
                 }
-                store_run(pixel + c, y_end, Reduction::finish(s, rows.origin, left, v), count);
+                const Vec<T> result = Reduction::finish(v, divisor(s, rows.origin, left));
+                store_run(pixel + c, y_end, result, count);
             });
+        }
+    }
+}
+
+// The usual windows of 2 x 2, all inside x: straight from x, added up in the same order.
+bool pairs(const Pool2d& s) {
+    return s.pool_height == 2 && s.pool_width == 2 && s.dilation_height == 1 &&
+           s.dilation_width == 1 && s.pad_top == 0 && s.pad_left == 0 &&
+           (s.out_height - 1) * s.stride_height + 2 <= s.height &&
+           (s.out_width - 1) * s.stride_width + 2 <= s.width;
+}
+
+template <class T, class Reduction, class Extent>
+CONVKIT_INLINE inline void pool_pair(const T* x, int64_t right, int64_t down, T* y, Extent extent) {
+    const Vec<T> first = Reduction::add(get(x, extent), get(x + down, extent));
+    const Vec<T> second = Reduction::add(get(x + right, extent), get(x + right + down, extent));
+    put(y, Reduction::finish(Reduction::add(first, second), 4), extent);
+}
+
+template <class T, class Reduction>
+void pool_rows_of_pairs(const Pool2d s, const T* x, const T* x_end, T* y, int64_t begin,
+                        int64_t end) {
+    const int64_t channels = s.channels, step = s.stride_width * channels;
+    const int64_t line_size = s.width * channels;
+    const int64_t reach = line_size + channels + kLanes<T>;  // of a window's whole vectors
+    const T* const y_end = y + end * s.out_width * channels;
+    T* pixel = y + begin * s.out_width * channels;
+    for (int64_t row = begin; row < end; ++row) {
+        const int64_t top = row % s.out_height * s.stride_height;
+        const T* window = x + row / s.out_height * s.input_size() + top * line_size;
+        const T* const stop = window + s.out_width * step;
+        if (channels >= kLanes<T>) {
+            for (; window < stop; window += step, pixel += channels) {
+                for_each_channel_vector<T>(channels, [&](int64_t c, int64_t) CONVKIT_INLINE {
+                    pool_pair<T, Reduction>(window + c, channels, line_size, pixel + c, Whole{});
+                });
+            }
+            continue;
+        }
+        for (; window < stop && x_end - window >= reach && y_end - pixel >= kLanes<T>;
+             window += step, pixel += channels) {
+            pool_pair<T, Reduction>(window, channels, line_size, pixel, Whole{});
+        }
+        for (; window < stop; window += step, pixel += channels) {
+            pool_pair<T, Reduction>(window, channels, line_size, pixel, Part{channels});
         }
     }
 }
@@ -134,7 +199,12 @@ void pool(const Context& context, const Pool2d& s, int64_t n, const T* x, T* y) 
                         0.6 * static_cast<double>(s.out_width * s.pool_width) *
                             static_cast<double>(1 + s.channels / kLanes<T>);
     parallel_for(context, n * s.out_height, cost, [&](int64_t begin, int64_t end) {
-        pool_rows<T, Reduction>(s, x, x + n * s.input_size(), y, begin, end);
+        const T* x_end = x + n * s.input_size();
+        if (pairs(s)) {
+            pool_rows_of_pairs<T, Reduction>(s, x, x_end, y, begin, end);
+        } else {
+            pool_rows<T, Reduction>(s, x, x_end, y, begin, end);
+        }
     });
 }
 

@@ -1,0 +1,112 @@
+"""The convolution's gradient of its input on tiles."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import reference
+from cases import CONV2D, Case, conv, upstream
+from checkers import assert_exact, assert_within, backward, expected, gamma, guarded, sizes
+from tiles import TILE, from_tiles, gradient_to_tiles
+
+from convkit import _core, geometry
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+# What the shared table lacks: blocks of pixels and channels that end within a block.
+MORE = [
+    conv("blocks_of_pixels", (1, 3, 23, 4), (3, 3, 4, 5), padding="same"),
+    conv("seven_channels", (1, 6, 5, 7), (2, 4, 7, 3)),
+    conv("one_pixel_seen", (1, 9, 9, 6), (1, 1, 6, 16), strides=9),
+    conv("strided_blocks", (1, 7, 31, 6), (4, 5, 6, 3), strides=(2, 3), padding=((2, 0), (1, 3))),
+    conv("depthwise_strided", (1, 7, 9, 20), (3, 2, 1, 20), groups=20, strides=2, padding=1),
+    conv("depthwise_dilated", (1, 9, 8, 3), (3, 3, 1, 3), groups=3, dilation_rate=(2, 3)),
+]
+SAMPLES = (5, 16, 37, 1)
+CASES = [
+    case.batch(n)
+    for case, n in zip([*CONV2D, *MORE], itertools.cycle(SAMPLES), strict=False)
+    if case.shapes[0][0]
+]
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.name}-{c.shapes[0][0]}")
+
+
+def spec_of(case: Case):
+    options = case.options
+    return geometry.conv2d(
+        "conv2d",
+        *case.shapes,
+        options.get("strides", 1),
+        options.get("padding", "valid"),
+        options.get("dilation_rate", 1),
+        options.get("groups", 1),
+    )[0]
+
+
+def run(case: Case, dy: np.ndarray, kernel: np.ndarray, dtype: type) -> np.ndarray:
+    """dx, from arrays with NaN around them into one full of NaN."""
+    n, *shape = case.shapes[0]
+    dx, dx_intact = guarded(np.full((-(-n // TILE), *shape, TILE), np.nan, dtype))
+    tiles, dy_intact = guarded(gradient_to_tiles(dy.astype(dtype)))
+    weights, kernel_intact = guarded(kernel.astype(dtype))
+    name = np.dtype(dtype).name
+    spec = spec_of(case)
+    _core.run_kernel("tile_conv2d_backward_input", spec, n, name, [tiles, weights], [dx])
+    assert dx_intact() and dy_intact() and kernel_intact()
+    dead = np.moveaxis(dx, -1, 1).reshape(-1, *shape)[n:]
+    assert np.isfinite(dead).all(), "lanes without a sample"
+    return from_tiles(dx, n)
+
+
+@every_case
+def test_integers_are_exact(case, dtype):
+    given, dy, _, gradients = expected(case, "integers")
+    assert_exact(run(case, dy, given[1], dtype), gradients[0], dtype)
+
+
+@every_case
+def test_rounding_stays_within_its_bound(case, dtype):
+    given, dy, _, gradients = expected(case)
+    height, width, _, filters = case.shapes[1]
+    count = height * width * filters // case.options.get("groups", 1)
+    scale = backward(case, np.abs(dy), sizes(given), module=reference)[0]
+    assert_within(run(case, dy, given[1], dtype), gradients[0], gamma(count, dtype) * scale, dtype)
+
+
+@pytest.mark.parametrize("name", ["prime_sizes", "depthwise_strided", "groups_same_strided"])
+def test_samples_do_not_depend_on_their_number(name, dtype):
+    case = next(case for case in CASES if case.name == name).batch(37)
+    given, dy, _, _ = expected(case)
+    all_at_once = run(case, dy, given[1], dtype)
+    for n in SAMPLES:
+        alone = run(case.batch(n), dy[:n], given[1], dtype)
+        assert alone.tobytes() == np.ascontiguousarray(all_at_once[:n]).tobytes()
+
+
+@pytest.mark.parametrize("name", ["strides_differ", "depthwise_strided"])
+def test_nan_reaches_the_pixels_that_took_part_and_no_others(name, dtype):
+    case = next(case for case in CASES if case.name == name).batch(18)
+    given, dy, _, _ = expected(case)
+    dy = dy.copy()
+    dy[17, 2, 3, 1] = np.nan
+    right = backward(case, dy, given, module=reference)[0]
+    assert 0 < np.isnan(right).sum() < right[17].size
+    dx = run(case, dy, given[1], dtype)
+    np.testing.assert_array_equal(np.isnan(dx), np.isnan(right))
+
+
+def test_pixels_that_no_output_sees_are_zero(dtype):
+    case = conv("rows_never_read", (3, 8, 9, 3), (3, 3, 3, 4), strides=4)
+    given, _, y, _ = expected(case)
+    dx = run(case, upstream(case, y.shape), given[1], dtype)
+    assert not dx[:, 3].any() and not dx[:, 7].any() and not dx[:, :, 3].any()
+    assert math.prod(dx[:, :3, :3].shape) == np.count_nonzero(dx[:, :3, :3])
+
+
+def test_no_samples_are_no_work(dtype):
+    case = conv("empty_batch", (0, 6, 7, 3), (3, 3, 3, 6), padding="same")
+    assert run(case, np.zeros((0, 6, 7, 6)), np.ones((3, 3, 3, 6)), dtype).shape == (0, 6, 7, 3)
