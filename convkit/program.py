@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from convkit import _core, planner
+from convkit.geometry import Shape
 from convkit.graph import SOURCE_TYPES, Node, Symbol, Variable, ordered_nodes, root
 
 
@@ -115,6 +116,20 @@ class Program:
                 value = self._ids.get(id(root(symbol)))
                 if value is not None:
                     self.native.unbind(value)
+
+    def prepared(self, x: Symbol, y: Symbol, shape: Shape, most: int) -> _core.Prepared:
+        """The program as a function of arrays that takes up to `most` samples at a time.
+
+        Args:
+            x: the only fed symbol that nodes of the program read.
+            y: its only result.
+            shape: of the array for y: (None, ...).
+        """
+        sides = [
+            (self._ids[id(root(symbol))], form[1:], np.dtype(symbol.dtype))
+            for symbol, form in ((x, x.shape), (y, shape))
+        ]
+        return _core.prepare(self.native, *sides[0], *sides[1], most)
 
     def run(self, begin: int, end: int, batch_size: int, seconds: float = float("inf")) -> int:
         """Runs samples begin .. end in steps of batch_size; the last may be smaller.

@@ -73,6 +73,9 @@ class Program {
     int64_t tile_bytes() const;
     int64_t sum_bytes(int64_t n) const;
 
+    // Where each value of one kind of memory lies in it, for n samples; -1: the others.
+    std::vector<int64_t> place_values(Place place, int64_t n, int64_t* total) const;
+
     const std::vector<Node>& nodes() const { return nodes_; }
     const std::vector<Value>& values() const { return values_; }
     bool float64() const { return float64_; }
@@ -91,7 +94,6 @@ class Program {
         int64_t begin, end;
     };
 
-    std::vector<int64_t> place_values(Place place, int64_t n, int64_t* total) const;
     int64_t touched_bytes(int64_t n) const;
     int64_t slots(int64_t n) const;
     void plan_updates();

@@ -17,11 +17,14 @@ from convkit.graph import Symbol, Variable
 from convkit.layers import InputLayer, Layer
 from convkit.layers.base import unique_name
 from convkit.models import data, files
+from convkit.models.compiled import CompiledModel
 from convkit.models.steps import Evaluation, Prediction, Scores, TrainingStep
 from convkit.models.summary import summary_table
 
 # How long a program runs before Python looks at the progress bar again.
 SECONDS_PER_LOOK = 0.1
+# The key, among a model's programs, of the function that predicts one image of the model's dtype.
+ONE_IMAGE = "one image"
 
 
 class Model(Layer):
@@ -469,13 +472,34 @@ class Model(Layer):
         Returns:
             (N, ...) of the model's dtype.
         """
+        if batch_size is None and (one := self._programs.get(ONE_IMAGE)) is not None:
+            y: np.ndarray | None = one(x, None)
+            if y is not None:
+                return y
         self._build_for("predict", x)
         batch = geometry.integer(
             "predict", "batch_size", 32 if batch_size is None else batch_size, 1
         )
         x = data.inputs("predict", x, self.input_shape, self.dtype)
         program: Prediction = self._program(("predict",), lambda: Prediction(self, x), x)
+        if x.dtype == self.dtype:
+            self._programs[ONE_IMAGE] = program.one
         return program.run(x, batch)
+
+    def compiled(self, batch_size: int = 1) -> CompiledModel:
+        """The model's inference as a function of arrays, for services.
+
+        Args:
+            batch_size: how many samples a call takes at most.
+
+        Returns:
+            A callable that gives for an array (n, ...) with n <= batch_size what `predict` gives,
+            in microseconds. The model's weights stay its own, and are used as they are when it is
+            called.
+        """
+        self._require_built("compiled")
+        with self._recording:
+            return CompiledModel(self, batch_size)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}, {len(self._layers)} layers>"

@@ -157,10 +157,18 @@ class Prediction:
             y = gather(graph.root(y), None, model.dtype)
         self.y = y
         self.program = Program(model.dtype, results=[y])
+        # A function of one sample, or None where arrays are not as it takes them; any threads.
+        self.one = self.prepared(1)
         self._lock = threading.Lock()
+
+    def prepared(self, most: int) -> _core.Prepared:
+        """A function of up to so many samples, for any number of threads."""
+        return self.program.prepared(self.x, self.y, self.shape, most)
 
     def run(self, x: np.ndarray, batch_size: int) -> np.ndarray:
         """The outputs for all rows; one thread at a time."""
+        if len(x) == 1 and (one := self.one(x, None)) is not None:
+            return one
         y = np.empty((len(x), *(s for s in self.shape if s is not None)), self.y.dtype)
         with self._lock, self.program.bound((self.x, x), (self.y, y)):
             self.program.run(0, len(x), batch_size)

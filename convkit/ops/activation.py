@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from convkit import geometry, graph
+from convkit._core import replayed
 from convkit.ops import common
 
 LEAKY_SLOPE = 0.2  # Keras's default
@@ -35,6 +36,7 @@ def _backward(op: str, dy: Any, x: Any, needs: Any, out: Any, slope: float = 0.0
     return common.backward(name, "activation", spec, n, [x], [y], dy, needs, out)[0]
 
 
+@replayed
 def relu(x: Any, *, out: Any = None) -> Any:
     """max(x, 0), element by element; NaN stays NaN.
 
@@ -45,11 +47,13 @@ def relu(x: Any, *, out: Any = None) -> Any:
     return _forward("relu", x, out)
 
 
+@replayed
 def relu_backward(dy: Any, x: Any, *, needs: Any = None, out: Any = None) -> Any:
     """The gradient of `relu`: dy where x > 0, else 0."""
     return _backward("relu", dy, x, needs, out)
 
 
+@replayed
 def leaky_relu(x: Any, negative_slope: float = LEAKY_SLOPE, *, out: Any = None) -> Any:
     """x where x > 0, else negative_slope * x (Maas et al., 2013).
 
@@ -66,6 +70,7 @@ def leaky_relu(x: Any, negative_slope: float = LEAKY_SLOPE, *, out: Any = None) 
     )
 
 
+@replayed
 def leaky_relu_backward(
     dy: Any, x: Any, negative_slope: float = LEAKY_SLOPE, *, needs: Any = None, out: Any = None
 ) -> Any:
@@ -76,31 +81,37 @@ def leaky_relu_backward(
     return _backward("leaky_relu", dy, x, needs, out, slope)
 
 
+@replayed
 def sigmoid(x: Any, *, out: Any = None) -> Any:
     """1 / (1 + exp(-x)), element by element, without overflow."""
     return _forward("sigmoid", x, out)
 
 
+@replayed
 def sigmoid_backward(dy: Any, x: Any, *, needs: Any = None, out: Any = None) -> Any:
     """The gradient of `sigmoid`: dy * y * (1 - y)."""
     return _backward("sigmoid", dy, x, needs, out)
 
 
+@replayed
 def tanh(x: Any, *, out: Any = None) -> Any:
     """The hyperbolic tangent, element by element."""
     return _forward("tanh", x, out)
 
 
+@replayed
 def tanh_backward(dy: Any, x: Any, *, needs: Any = None, out: Any = None) -> Any:
     """The gradient of `tanh`: dy * (1 - y**2)."""
     return _backward("tanh", dy, x, needs, out)
 
 
+@replayed
 def exp(x: Any, *, out: Any = None) -> Any:
     """The exponential function, element by element."""
     return _forward("exp", x, out)
 
 
+@replayed
 def exp_backward(dy: Any, x: Any, *, needs: Any = None, out: Any = None) -> Any:
     """The gradient of `exp`: dy * y."""
     return _backward("exp", dy, x, needs, out)
@@ -124,6 +135,7 @@ def _normalise_backward(op: str, dy: Any, x: Any, axis: int, needs: Any, out: An
     return common.backward(name, op, spec, n, [x], [y], dy, needs, out)[0]
 
 
+@replayed
 def softmax(x: Any, axis: int = -1, *, out: Any = None) -> Any:
     """exp(x) / sum(exp(x)) along an axis, without overflow.
 
@@ -135,16 +147,19 @@ def softmax(x: Any, axis: int = -1, *, out: Any = None) -> Any:
     return _normalise("softmax", x, axis, out)
 
 
+@replayed
 def softmax_backward(dy: Any, x: Any, axis: int = -1, *, needs: Any = None, out: Any = None) -> Any:
     """The gradient of `softmax`: y * (dy - sum(dy * y))."""
     return _normalise_backward("softmax", dy, x, axis, needs, out)
 
 
+@replayed
 def log_softmax(x: Any, axis: int = -1, *, out: Any = None) -> Any:
     """log(softmax(x)) along an axis, accurate where softmax is close to 0 or 1."""
     return _normalise("log_softmax", x, axis, out)
 
 
+@replayed
 def log_softmax_backward(
     dy: Any, x: Any, axis: int = -1, *, needs: Any = None, out: Any = None
 ) -> Any:

@@ -50,10 +50,20 @@ def shape_of(value: Any) -> Shape | None:
 
 
 def run(
-    kernel: str, spec: Any, n: int | None, inputs: Sequence[Any], shape: Shape, out: Any, op: str
+    kernel: str,
+    spec: Any,
+    n: int | None,
+    inputs: Sequence[Any],
+    shape: Shape,
+    out: Any,
+    op: str,
+    dtype: str | None = None,
 ) -> Any:
-    """One kernel with one result, which goes to `out` if that is given."""
-    dtype = dtype_of(inputs[0])
+    """One kernel with one result, which goes to `out` if that is given.
+
+    The result has the dtype of the first input unless another is named.
+    """
+    dtype = dtype or dtype_of(inputs[0])
     if out is None:
         return graph.call(kernel, spec, n, inputs, [shape], dtype)[0]
     if graph.is_symbolic(inputs):

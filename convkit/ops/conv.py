@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from convkit import geometry
+from convkit._core import replayed
 from convkit.ops import activation as activations
 from convkit.ops import common
 
 
+@replayed
 def conv2d(
     x: Any,
     kernel: Any,
@@ -64,6 +66,7 @@ def conv2d(
     return activations.apply(name, y, out)
 
 
+@replayed
 def conv2d_backward(
     dy: Any,
     x: Any,

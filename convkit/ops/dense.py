@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from convkit import geometry
+from convkit._core import replayed
 from convkit.ops import activation as activations
 from convkit.ops import common
 
 
+@replayed
 def dense(
     x: Any, kernel: Any, bias: Any = None, *, activation: str | None = None, out: Any = None
 ) -> Any:
@@ -39,6 +41,7 @@ def dense(
     return activations.apply(name, y, out)
 
 
+@replayed
 def dense_backward(
     dy: Any,
     x: Any,

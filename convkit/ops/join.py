@@ -8,10 +8,12 @@ from math import prod
 from typing import Any
 
 from convkit import _core, geometry, graph
+from convkit._core import replayed
 from convkit.array import check_out
 from convkit.ops import common
 
 
+@replayed
 def add(x1: Any, x2: Any, *, out: Any = None) -> Any:
     """x1 + x2, element by element.
 
@@ -26,6 +28,7 @@ def add(x1: Any, x2: Any, *, out: Any = None) -> Any:
     return common.run("add", spec, n, [x1, x2], tuple(x1.shape), out, "add")
 
 
+@replayed
 def add_backward(dy: Any, x1: Any, x2: Any, *, needs: Any = None, out: Any = None) -> Any:
     """The gradients (dx1, dx2) of `add`: dy twice, as arrays of their own."""
     op = "add_backward"
@@ -71,6 +74,7 @@ def _axis(op: str, shapes: Sequence[geometry.Shape], axis: Any) -> int:
     return index
 
 
+@replayed
 def concatenate(arrays: Sequence[Any], axis: int = -1, *, out: Any = None) -> Any:
     """Joins arrays along an existing axis, as numpy.concatenate.
 
@@ -111,6 +115,7 @@ def _copied(x: Any, out: Any) -> Any:
     return out
 
 
+@replayed
 def concatenate_backward(
     dy: Any, arrays: Sequence[Any], axis: int = -1, *, needs: Any = None, out: Any = None
 ) -> tuple[Any, ...]:
@@ -126,8 +131,10 @@ def concatenate_backward(
     outs = common.outs(
         op, out if len(arrays) > 1 or isinstance(out, (tuple, list)) else [out], len(arrays)
     )
+    if len(arrays) == 1:
+        return (_copied(dy, None if outs is None else outs[0]) if needs[0] else None,)
     found: list[Any] = []
-    # From the back: cut the last piece off what is left.
+    # From the back: cut the last piece off what is left, which is the first piece in the end.
     rest = dy
     for i in range(len(arrays) - 1, 0, -1):
         head = list(rest.shape)
@@ -135,21 +142,14 @@ def concatenate_backward(
         n, spec = _spec(tuple(head), tuple(arrays[i].shape), index)
         like = [_Shaped(tuple(head)), arrays[i]]
         wanted = [any(needs[:i]), needs[i]]
+        targets = None if outs is None else [outs[0] if i == 1 else None, outs[i]]
         rest, piece = common.backward(
-            op,
-            "concatenate",
-            spec,
-            n,
-            like,
-            [None],
-            rest,
-            wanted,
-            None if outs is None else [None, outs[i]],
+            op, "concatenate", spec, n, like, [None], rest, wanted, targets
         )
         found.append(piece)
         if rest is None:
             rest = _Shaped(tuple(head))
-    found.append(_first(rest, needs[0], None if outs is None else outs[0], len(arrays)))
+    found.append(rest if needs[0] else None)
     return tuple(reversed(found))
 
 
@@ -158,11 +158,3 @@ class _Shaped:
 
     def __init__(self, shape: geometry.Shape) -> None:
         self.shape = shape
-
-
-def _first(rest: Any, need: bool, out: Any, count: int) -> Any:
-    if not need:
-        return None
-    if out is not None or count == 1:
-        return _copied(rest, out)
-    return rest

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from convkit import geometry, graph
-from convkit.array import check_out, label_array
+from convkit._core import replayed
+from convkit.array import label_array
 from convkit.geometry import Shape
 from convkit.ops import common
 
@@ -34,6 +35,7 @@ def _backward(
     return dy_true, dy_pred
 
 
+@replayed
 def categorical_crossentropy(
     y_true: Any, y_pred: Any, *, from_logits: bool = False, out: Any = None
 ) -> Any:
@@ -54,6 +56,7 @@ def categorical_crossentropy(
     return _forward("categorical_crossentropy", y_true, y_pred, from_logits, out)
 
 
+@replayed
 def categorical_crossentropy_backward(
     dy: Any,
     y_true: Any,
@@ -79,6 +82,7 @@ def _labels(op: str, y_true: Any, y_pred: Any, from_logits: bool) -> tuple[Any, 
     return y_true, y_pred, spec, shape
 
 
+@replayed
 def sparse_categorical_crossentropy(
     y_true: Any, y_pred: Any, *, from_logits: bool = False, out: Any = None
 ) -> Any:
@@ -95,14 +99,11 @@ def sparse_categorical_crossentropy(
     """
     op = "sparse_categorical_crossentropy"
     y_true, y_pred, spec, shape = _labels(op, y_true, y_pred, from_logits)
-    n = _samples(y_pred)
-    if out is None:
-        return graph.call(op, spec, n, [y_true, y_pred], [shape], common.dtype_of(y_pred))[0]
-    check_out(op, out, common.sizes(shape), y_pred.dtype)
-    out[...] = graph.call(op, spec, n, [y_true, y_pred], [shape], common.dtype_of(y_pred))[0]
-    return out
+    inputs, dtype = [y_true, y_pred], common.dtype_of(y_pred)
+    return common.run(op, spec, _samples(y_pred), inputs, shape, out, op, dtype)
 
 
+@replayed
 def sparse_categorical_crossentropy_backward(
     dy: Any,
     y_true: Any,
@@ -133,6 +134,7 @@ def sparse_categorical_crossentropy_backward(
     return None, found[1]
 
 
+@replayed
 def binary_crossentropy(
     y_true: Any, y_pred: Any, *, from_logits: bool = False, out: Any = None
 ) -> Any:
@@ -151,6 +153,7 @@ def binary_crossentropy(
     return _forward("binary_crossentropy", y_true, y_pred, from_logits, out)
 
 
+@replayed
 def binary_crossentropy_backward(
     dy: Any,
     y_true: Any,
@@ -164,11 +167,13 @@ def binary_crossentropy_backward(
     return _backward("binary_crossentropy", dy, y_true, y_pred, from_logits, needs, out)
 
 
+@replayed
 def mean_squared_error(y_true: Any, y_pred: Any, *, out: Any = None) -> Any:
     """The mean of (y_pred - y_true)**2 over the last axis: (..., size) to (...)."""
     return _forward("mean_squared_error", y_true, y_pred, False, out)
 
 
+@replayed
 def mean_squared_error_backward(
     dy: Any, y_true: Any, y_pred: Any, *, needs: Any = None, out: Any = None
 ) -> tuple[Any, Any]:
@@ -176,11 +181,13 @@ def mean_squared_error_backward(
     return _backward("mean_squared_error", dy, y_true, y_pred, False, needs, out)
 
 
+@replayed
 def mean_absolute_error(y_true: Any, y_pred: Any, *, out: Any = None) -> Any:
     """The mean of |y_pred - y_true| over the last axis: (..., size) to (...)."""
     return _forward("mean_absolute_error", y_true, y_pred, False, out)
 
 
+@replayed
 def mean_absolute_error_backward(
     dy: Any, y_true: Any, y_pred: Any, *, needs: Any = None, out: Any = None
 ) -> tuple[Any, Any]:

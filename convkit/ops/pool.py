@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from convkit import geometry
+from convkit._core import replayed
 from convkit.ops import common
 
 
@@ -68,6 +69,7 @@ def _backward(
     return common.spatial_backward(name, op, spec, [x], dy, needs, data_format, out)[0]
 
 
+@replayed
 def max_pool2d(
     x: Any,
     pool_size: Any = 2,
@@ -112,6 +114,7 @@ def max_pool2d(
     )
 
 
+@replayed
 def max_pool2d_backward(
     dy: Any,
     x: Any,
@@ -142,6 +145,7 @@ def max_pool2d_backward(
     )
 
 
+@replayed
 def avg_pool2d(
     x: Any,
     pool_size: Any = 2,
@@ -185,6 +189,7 @@ def avg_pool2d(
     )
 
 
+@replayed
 def avg_pool2d_backward(
     dy: Any,
     x: Any,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from convkit import geometry
+from convkit._core import replayed
 from convkit.ops import common
 
 
+@replayed
 def upsample2d(
     x: Any,
     size: Any = 2,
@@ -39,6 +41,7 @@ def upsample2d(
     return common.spatial("upsample2d", "upsample2d", spec, [x], shape, data_format, out)
 
 
+@replayed
 def upsample2d_backward(
     dy: Any,
     x: Any,

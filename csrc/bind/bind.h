@@ -1,8 +1,9 @@
-// The parts of the module; module.cpp calls them.
+// The parts of the module, which module.cpp calls, and what they share.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
+#include "program.h"
 #include "registry.h"
 
 namespace convkit {
@@ -10,7 +11,20 @@ namespace convkit {
 void bind_specs(pybind11::module_& m);
 // The spec in a Python object. Throws py::type_error.
 Spec to_spec(pybind11::handle object);
+
 void bind_kernels(pybind11::module_& m);
+constexpr size_t kMostArguments = 16;      // of a kernel
+constexpr int64_t kWorthReleasing = 4096;  // elements in all arguments of a kernel
+// A new array of a type that NumPy numbers so; its contents are undefined.
+pybind11::object new_array(int type, int axes, const Py_intptr_t* sizes);
+// Whether all labels, whole numbers of a type that NumPy numbers so, are 0 .. classes - 1; they are
+// written to `labels` as they are read.
+bool narrow_labels(int type, const void* from, int64_t count, int64_t classes, int32_t* labels);
+
+void bind_replay(pybind11::module_& m);
 void bind_program(pybind11::module_& m);
+// The program in a Python object. Throws py::cast_error.
+const Program& to_program(pybind11::handle object);
+void bind_prepared(pybind11::module_& m);
 
 }  // namespace convkit

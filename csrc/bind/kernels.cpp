@@ -7,14 +7,13 @@
 #include "array.h"
 #include "backend.h"
 #include "bind.h"
+#include "recipe.h"
 #include "threads.h"
 
 namespace convkit {
 namespace {
 
-constexpr size_t kMostArguments = 16;
-constexpr py::ssize_t kMostAxes = 32;      // as many as any NumPy has
-constexpr int64_t kWorthReleasing = 4096;  // elements in all arguments
+constexpr py::ssize_t kMostAxes = 32;  // as many as any NumPy has
 
 // Everything that a kernel call is made of, checked as memory safety needs; the results, which come
 // after the inputs, are arrays of the caller's or made here.
@@ -90,11 +89,9 @@ void for_each(const py::object& items, F f) {
     for (py::ssize_t k = 0; k < count; ++k) f(py::handle(item[k]));
 }
 
-// An array of this shape, its contents undefined. By NumPy's own function: pybind11's constructor
-// works out strides first, which takes as long as a short kernel.
-py::array new_array(const py::handle shape, bool float64) {
-    static PyObject* const dtypes[] = {py::dtype::of<float>().release().ptr(),
-                                       py::dtype::of<double>().release().ptr()};
+// An array of this shape, its contents undefined.
+py::object shaped_array(py::handle shape, bool float64) {
+    using api = py::detail::npy_api;
     Py_intptr_t sizes[kMostAxes];
     const py::ssize_t axes = PyTuple_GET_SIZE(shape.ptr());
     if (axes > kMostAxes) fail("array", "fewer axes");
@@ -105,13 +102,26 @@ py::array new_array(const py::handle shape, bool float64) {
             fail("array", "sizes of at least 0");
         }
     }
-    auto& numpy = py::detail::npy_api::get();
-    PyObject* const dtype = dtypes[float64];
-    Py_INCREF(dtype);  // which the next call takes over
-    PyObject* made = numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, dtype, static_cast<int>(axes),
-                                                 sizes, nullptr, nullptr, 0, nullptr);
-    if (!made) throw py::error_already_set();
-    return py::reinterpret_steal<py::array>(made);
+    return new_array(float64 ? api::NPY_DOUBLE_ : api::NPY_FLOAT_, static_cast<int>(axes), sizes);
+}
+
+// What a call of an op has to know of this one, if it is being traced.
+void note(const std::string& name, const py::object& spec, int64_t n, bool float64,
+          const py::object& inputs, const py::object& outputs, const py::list& results) {
+    Trace* const trace = Trace::active();
+    if (!trace) return;
+    Trace::Step step{&find_kernel(name), to_spec(spec), n, float64, {}};
+    const auto add = [&](py::handle array) {
+        step.arguments.push_back(py::reinterpret_borrow<py::object>(array));
+    };
+    for_each(inputs, add);
+    for_each(results, add);
+    size_t i = 0;
+    for_each(outputs, [&](py::handle output) {
+        const py::handle result = PyList_GET_ITEM(results.ptr(), i++);
+        if (!result.is(output)) trace->add_made(py::reinterpret_borrow<py::object>(result));
+    });
+    trace->add(std::move(step));
 }
 
 py::list run_kernel(const std::string& name, const py::object& spec, int64_t n,
@@ -122,7 +132,7 @@ py::list run_kernel(const std::string& name, const py::object& spec, int64_t n,
     py::list results;
     for_each(outputs, [&](py::handle output) {
         if (PyTuple_CheckExact(output.ptr())) {
-            const py::array made = new_array(output, float64);
+            const py::object made = shaped_array(output, float64);
             call.add(made);
             results.append(made);
         } else {
@@ -131,6 +141,7 @@ py::list run_kernel(const std::string& name, const py::object& spec, int64_t n,
         }
     });
     call.run();
+    note(name, spec, n, float64, inputs, outputs, results);
     return results;
 }
 
@@ -148,11 +159,10 @@ bool ready(const py::tuple& values, bool last_optional) {
 }
 
 template <class T>
-bool narrow(const py::handle array, int64_t classes, int32_t* labels) {
-    const ArrayView from = view(array);
-    const T* values = static_cast<const T*>(from.data);
+bool narrow(const void* from, int64_t count, int64_t classes, int32_t* labels) {
+    const T* values = static_cast<const T*>(from);
     bool good = true;
-    for (int64_t i = 0; i < from.elements; ++i) {
+    for (int64_t i = 0; i < count; ++i) {
         good &= values[i] >= 0 && static_cast<int64_t>(values[i]) < classes;
         labels[i] = static_cast<int32_t>(values[i]);
     }
@@ -162,17 +172,48 @@ bool narrow(const py::handle array, int64_t classes, int32_t* labels) {
 // Labels 0 .. classes - 1 as int32; None where they are not, or not whole numbers of a usual kind.
 py::object labels(const py::object& array, int64_t classes) {
     if (!is_array(array) || !is_plain(array)) return py::none();
-    const auto source = py::reinterpret_borrow<py::array>(array);
-    py::array_t<int32_t> result(
-        std::vector<py::ssize_t>(source.shape(), source.shape() + source.ndim()));
-    bool good = false;
-    if (holds(array, 'i', 8)) good = narrow<int64_t>(array, classes, result.mutable_data());
-    if (holds(array, 'i', 4)) good = narrow<int32_t>(array, classes, result.mutable_data());
-    if (holds(array, 'u', 1)) good = narrow<uint8_t>(array, classes, result.mutable_data());
-    return good ? py::object(result) : py::none();
+    const auto* source = fields(array);
+    const py::object result =
+        new_array(py::detail::npy_api::NPY_INT32_, source->nd, source->dimensions);
+    if (!narrow_labels(dtype_fields(array)->type_num, source->data, view(array).elements, classes,
+                       static_cast<int32_t*>(view(result).data)))
+        return py::none();
+    if (Trace* trace = Trace::active()) {
+        trace->add_made(result);
+        trace->add({nullptr, Elementwise{}, classes, false, {array, result}});
+    }
+    return result;
 }
 
 }  // namespace
+
+// By NumPy's own function: pybind11's constructor works out strides first, which takes as long as a
+// short kernel.
+py::object new_array(int type, int axes, const Py_intptr_t* sizes) {
+    auto& numpy = py::detail::npy_api::get();
+    // A new reference, which the next call takes over.
+    PyObject* const dtype = numpy.PyArray_DescrFromType_(type);
+    PyObject* const made = numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, dtype, axes, sizes,
+                                                       nullptr, nullptr, 0, nullptr);
+    if (!made) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(made);
+}
+
+bool narrow_labels(int type, const void* from, int64_t count, int64_t classes, int32_t* labels) {
+    using api = py::detail::npy_api;
+    switch (type) {
+        case api::NPY_UBYTE_:
+            return narrow<unsigned char>(from, count, classes, labels);
+        case api::NPY_INT_:
+            return narrow<int>(from, count, classes, labels);
+        case api::NPY_LONG_:
+            return narrow<long>(from, count, classes, labels);
+        case api::NPY_LONGLONG_:
+            return narrow<long long>(from, count, classes, labels);
+        default:
+            return false;
+    }
+}
 
 void bind_kernels(py::module_& m) {
     m.def(

@@ -15,7 +15,9 @@ PYBIND11_MODULE(_core, m) {
     m.attr("__version__") = CONVKIT_VERSION;
     convkit::bind_specs(m);
     convkit::bind_kernels(m);
+    convkit::bind_replay(m);
     convkit::bind_program(m);
+    convkit::bind_prepared(m);
     m.attr("cuda_built") = false;
 
     if (const char* name = std::getenv("CONVKIT_BACKEND"); name && *name) {

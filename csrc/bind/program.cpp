@@ -93,6 +93,7 @@ class BoundProgram {
         return program_.run(begin, end, batch_size, seconds, poll);
     }
 
+    const Program& program() const { return program_; }
     int64_t arena_bytes(int64_t n) const { return program_.arena_bytes(n); }
     int64_t unshared_bytes(int64_t n) const { return program_.unshared_bytes(n); }
     int64_t tile_bytes() const { return program_.tile_bytes(); }
@@ -120,6 +121,10 @@ class BoundProgram {
 };
 
 }  // namespace
+
+const Program& to_program(py::handle object) {
+    return object.cast<const BoundProgram&>().program();
+}
 
 void bind_program(py::module_& m) {
     py::class_<BoundProgram>(m, "Program",

@@ -475,14 +475,14 @@ struct Filters {
     }
 };
 
-// A block of filters in the lanes. The bands are such that dy, transposed, stays in the
+// A block of filters in the lanes. The bands are such that their x and dy, transposed, stay in the
 // second-level cache.
 template <class T>
 void sum_by_filters(const Conv2d& s, const Terms<T>& terms, const Filters<T>& filters) {
-    constexpr int64_t kBandBytes = 1 << 18, kMostSums = 30;
+    constexpr int64_t kBandBytes = 1 << 19, kMostSums = 30;
     const int64_t width = block_width<T>(filters.count), pixel = kTile * width;
     const int64_t stride = std::max<int64_t>(width, kLanes<T>);
-    const int64_t bytes = s.out_width * pixel * static_cast<int64_t>(sizeof(T));
+    const int64_t bytes = s.out_width * (pixel + terms.pixel) * static_cast<int64_t>(sizeof(T));
     const int64_t bands = std::min(s.out_height, divide_up(s.out_height * bytes, kBandBytes));
     T* turned = scratch<T>(kPackB, divide_up(s.out_height, bands) * s.out_width * pixel);
     alignas(64) T sums[kMostSums * kLanes<T>];

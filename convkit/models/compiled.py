@@ -1,0 +1,87 @@
+"""A model's inference as a function of arrays, for services."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from convkit import array, geometry
+from convkit.models import data
+from convkit.models.steps import Prediction
+
+
+class CompiledModel:
+    """The inference of a model, made ready once: a function of arrays with almost no Python in it.
+
+    `Model.compiled` makes it. It keeps the layers that the model has at that time, and uses the
+    model's weights where they are: training or `load_weights` changes what it returns, and so does
+    writing to a weight's array. Several threads may call one object at the same time. It cannot be
+    pickled: each process makes its own.
+
+    Attributes:
+        batch_size: how many samples a call takes at most.
+        input_shape, output_shape: of a full batch: (batch_size, ...).
+        dtype: of what it computes with and returns, "float32" or "float64".
+
+    Example:
+        >>> classify = model.compiled(batch_size=1)
+        >>> probabilities = classify(image[np.newaxis])
+    """
+
+    def __init__(self, model: Any, batch_size: int) -> None:
+        batch = geometry.integer("compiled", "batch_size", batch_size, 1)
+        sample = tuple(model.input_shape[1:])
+        prediction = Prediction(model, np.empty((0, *sample), model.dtype))
+        self._run = prediction.prepared(batch)
+        self._shape = (None, *sample)
+        self.batch_size = batch
+        self.input_shape: tuple[int, ...] = (batch, *sample)
+        self.output_shape: tuple[int, ...] = (batch, *model.output_shape[1:])
+        self.dtype: str = model.dtype
+
+    def __call__(self, x: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """The model's outputs for x, the same as `predict` gives.
+
+        Args:
+            x: (n, ...) with 0 <= n <= batch_size. An array of the model's dtype that is contiguous
+                is read where it is; anything else that holds real numbers (uint8 images, lists) is
+                converted first.
+            out: an array of the result's shape and dtype that the result is written to.
+
+        Returns:
+            (n, ...) of the model's dtype: `out`, or a new array.
+
+        Raises:
+            ValueError, TypeError: x or out is of another shape or dtype.
+        """
+        y = self._run(x, out)
+        return self._converted(x, out) if y is None else y
+
+    def _converted(self, x: Any, out: np.ndarray | None) -> np.ndarray:
+        """The same for arrays that the native function does not take as they are."""
+        source = data.source("compiled", "x", x, self.dtype)
+        if source.shape[1:] != self._shape[1:] or len(source) > self.batch_size:
+            expected = f"x of shape {self.input_shape}"
+            if self.batch_size > 1:
+                expected = f"x of shape {data.describe(self._shape)}, N up to {self.batch_size}"
+            raise geometry.fail("compiled", expected, source.shape)
+        values = np.require(source, np.dtype(self.dtype), ["C", "A"])
+        if out is not None:
+            shape = (len(values), *self.output_shape[1:])
+            out = array.check_out("compiled", out, shape, np.dtype(self.dtype))
+            if array.direct(out, [values]):
+                return self._result(values, out)
+        y = self._result(values, None)
+        if out is None:
+            return y
+        out[...] = y
+        return out
+
+    def _result(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        y = self._run(x, out)
+        assert y is not None
+        return y
+
+    def __repr__(self) -> str:
+        return f"<CompiledModel {self.input_shape} -> {self.output_shape}, {self.dtype}>"
