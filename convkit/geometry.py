@@ -435,6 +435,12 @@ def activation(kind: str, size: int, slope: float) -> Any:
     return _core.Activation(size=size, kind=ACTIVATION_KINDS[kind], slope=slope)
 
 
+@lru_cache(maxsize=1024)
+def rescale(size: int, scale: float, offset: float) -> Any:
+    """Spec of x * scale + offset."""
+    return _core.Rescale(size=size, scale=scale, offset=offset)
+
+
 def softmax(op: str, x: Shape, axis: object) -> Any:
     """Spec of a normalisation over one axis."""
     return _softmax(op, x, hashable(op, "axis", axis))
@@ -470,4 +476,4 @@ def loss(
     else:
         same_shape(op, "y_true", y_true, y_pred, ", that of y_pred")
     rows = prod(size for size in shape if size is not None)
-    return _core.Loss(rows=rows, size=y_pred[-1], from_logits=int(from_logits)), shape
+    return _core.Loss(rows=rows, size=y_pred[-1], inner=1, from_logits=int(from_logits)), shape

@@ -103,6 +103,14 @@ def _from_output(kernel: str, c: Call, dy: Any) -> list[Any]:
     return c.kernel(f"{kernel}_backward", [dy, c.outputs[0]], [c.target(0)])
 
 
+@rule("rescale")
+def _rescale(kernel: str, c: Call, dy: Any) -> list[Any]:
+    if c.target(0) is None:
+        return [None]
+    spec = _core.Rescale(size=c.spec.size, scale=c.spec.scale, offset=0.0)
+    return call("rescale", spec, c.n, [dy], [c.target(0)], c.dtype)
+
+
 @rule("add")
 def _add(kernel: str, c: Call, dy: Any) -> list[Any]:
     if isinstance(dy, Symbol):  # one value can serve both

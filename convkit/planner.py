@@ -27,9 +27,24 @@ OWN_VERSION = {
     "mean_backward",
     "gather",
     "gather_labels",
+}
+# Kernels to which a tile is one sample with 16 times the channels.
+WIDENED = {
+    "rescale",
+    "categorical_accuracy",
+    "sparse_categorical_accuracy",
+    "binary_accuracy",
     *(
-        f"{loss}{direction}"
-        for loss in (
+        f"{kernel}{direction}"
+        for kernel in (
+            "max_pool2d",
+            "avg_pool2d",
+            "upsample2d",
+            "activation",
+            "softmax",
+            "log_softmax",
+            "add",
+            "concatenate",
             "categorical_crossentropy",
             "sparse_categorical_crossentropy",
             "binary_crossentropy",
@@ -39,22 +54,12 @@ OWN_VERSION = {
         for direction in ("", "_backward")
     ),
 }
-# Kernels to which a tile is one sample with 16 times the channels.
-WIDENED = {
-    f"{kernel}{direction}"
-    for kernel in (
-        "max_pool2d",
-        "avg_pool2d",
-        "upsample2d",
-        "activation",
-        "softmax",
-        "log_softmax",
-        "add",
-        "concatenate",
-    )
-    for direction in ("", "_backward")
-}
 FUSED = {"conv2d", "dense"}
+# Losses that can be worked out together with the softmax before them.
+BEHIND_SOFTMAX = {
+    "categorical_crossentropy": "softmax_crossentropy",
+    "sparse_categorical_crossentropy": "sparse_softmax_crossentropy",
+}
 LINEAR = -1  # ActivationKind
 # Below this most of a tile's lanes would work for nothing.
 LEAST_SAMPLES = 6
@@ -102,10 +107,11 @@ def plan(nodes: Iterable[Node], results: Sequence[Symbol], depth_first: bool) ->
         )
         for node in nodes
     ]
+    wanted = {id(root(result)) for result in results}
+    steps = _rescaling_into_gather(steps, wanted)
     if not depth_first:
         return steps
     before, stretch, after = _divide(steps)
-    wanted = {id(root(result)) for result in results}
     wanted.update(id(v) for step in after for v in step.inputs if v is not None)
     stretch = _fuse([_for_tiles(step) for step in stretch], wanted)
     loads, stretch, stores, sums = _cross(stretch, wanted)
@@ -201,9 +207,37 @@ class _Uses:
 
 
 def _fuse(steps: list[Step], wanted: set[int]) -> list[Step]:
-    for rule in (_activation_into_weighted, _pooling_into_convolution):
+    for rule in (
+        _activation_into_weighted,
+        _pooling_into_convolution,
+        _softmax_into_crossentropy,
+    ):
         steps = rule(steps, wanted)
     return steps
+
+
+def _rescaling_into_gather(steps: list[Step], wanted: set[int]) -> list[Step]:
+    """gather, then a rescaling that alone reads the rows: one gather with its scale and offset."""
+    uses = _Uses(steps, wanted)
+    gone: set[int] = set()
+    for step in steps:
+        if step.kernel != "gather":
+            continue
+        readers = uses.read_by(step.outputs[0], "rescale")
+        if not readers:
+            continue
+        (rescale,) = readers
+        rows, values = step.spec, rescale.spec
+        step.spec = _core.Gather(
+            size=rows.size,
+            type=rows.type,
+            scale=rows.scale * values.scale,
+            offset=rows.offset * values.scale + values.offset,
+        )
+        step.outputs = list(rescale.outputs)
+        step.nodes = [*step.nodes, *rescale.nodes]
+        gone.add(id(rescale))
+    return [step for step in steps if id(step) not in gone]
 
 
 def _activation_into_weighted(steps: list[Step], wanted: set[int]) -> list[Step]:
@@ -294,6 +328,77 @@ def _pooling_into_convolution(steps: list[Step], wanted: set[int]) -> list[Step]
     ]
 
 
+def _softmax_into_crossentropy(steps: list[Step], wanted: set[int]) -> list[Step]:
+    """softmax over the last axis, and the cross-entropy of what goes in or comes out: one kernel.
+
+    It makes the probabilities too, for the metrics. Backward, the gradient before the softmax
+    follows from them, without the exponentials.
+    """
+    uses = _Uses(steps, wanted)
+    places = {id(value): i for i, step in enumerate(steps) for value in step.outputs}
+    gone: set[int] = set()
+    replaced: dict[int, Step] = {}
+    for place, softmax in enumerate(steps):
+        losses = (s for s in steps if id(s) not in gone and _is_loss_of(s, softmax))
+        loss = next(losses, None)
+        # Its targets must be there when the softmax runs.
+        if loss is None or places.get(id(loss.inputs[0]), -1) >= place:
+            continue
+        target, y = loss.inputs[0], softmax.outputs[0]
+        kernel = BEHIND_SOFTMAX[loss.kernel]
+        replaced[id(softmax)] = Step(
+            kernel,
+            loss.spec,
+            [target, softmax.inputs[0]],
+            [y, loss.outputs[0]],
+            True,
+            [*softmax.nodes, *loss.nodes],
+        )
+        gone.add(id(loss))
+        for back in steps:
+            last = _last_of_gradient(back, loss, softmax, uses)
+            if last is None:
+                continue
+            gone.update((id(back), id(last)))
+            replaced[id(last)] = Step(
+                f"{kernel}_backward",
+                loss.spec,
+                [back.inputs[0], target, y],
+                [last.outputs[-1]],
+                True,
+                [node for step in dict.fromkeys((back, last)) for node in step.nodes],
+            )
+    return [
+        replaced.get(id(step), step)
+        for step in steps
+        if id(step) not in gone or id(step) in replaced
+    ]
+
+
+def _is_loss_of(step: Step, softmax: Step) -> bool:
+    """Whether a step is the cross-entropy of a softmax over the last axis."""
+    if step.kernel not in BEHIND_SOFTMAX or softmax.kernel != "softmax":
+        return False
+    of = softmax.inputs[0] if step.spec.from_logits else softmax.outputs[0]
+    sizes = (softmax.spec.outer, softmax.spec.size, softmax.spec.inner)
+    return step.inputs[1] is of and sizes == (step.spec.rows, step.spec.size, 1)
+
+
+def _last_of_gradient(back: Step, loss: Step, softmax: Step, uses: _Uses) -> Step | None:
+    """If `back` is the gradient of `loss`: what makes the gradient before the softmax.
+
+    That is `back` itself, or the gradient of the softmax if that alone reads what `back` makes.
+    """
+    *dtarget, dprediction = back.outputs
+    of_loss = back.kernel == f"{loss.kernel}_backward" and back.spec is loss.spec
+    if not of_loss or back.inputs[1:] != loss.inputs or any(dtarget) or dprediction is None:
+        return None
+    if loss.spec.from_logits:
+        return back
+    readers = uses.read_by(dprediction, "softmax_backward")
+    return readers[0] if readers and readers[0].inputs[1] is softmax.outputs[0] else None
+
+
 def _without_overlap(spec: Any) -> bool:
     return (
         1 < spec.pool_height * spec.pool_width <= 256  # positions that a byte of the mask can name
@@ -359,4 +464,4 @@ def _cross(
 
 def _rows(value: Symbol) -> Any:
     size = prod(s for s in value.shape[1:] if s is not None)
-    return _core.Gather(size=size, type=SOURCE_TYPES[value.dtype], scale=1.0)
+    return _core.Gather(size=size, type=SOURCE_TYPES[value.dtype], scale=1.0, offset=0.0)

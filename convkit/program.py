@@ -25,6 +25,7 @@ def gather(source: Symbol, index: Symbol | None, dtype: str, scale: float = 1.0)
         size=prod(s for s in source.shape[1:] if s is not None),
         type=SOURCE_TYPES[source.dtype],
         scale=scale,
+        offset=0.0,
     )
     kernel = "gather_labels" if dtype == "int32" else "gather"
     node = Node(kernel, spec, [source, index], [])

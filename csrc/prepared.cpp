@@ -17,95 +17,84 @@ constexpr int64_t kMostBytes = int64_t{1} << 55;
 // What a brief run does at most: some tens of microseconds.
 constexpr int64_t kBriefBytes = 1 << 19, kBriefMultiplyAdds = 1 << 22;
 
-void expect(bool ok, const char *what) {
-  if (!ok)
-    throw std::invalid_argument(std::string("program: expected ") + what);
+void expect(bool ok, const char* what) {
+    if (!ok) throw std::invalid_argument(std::string("program: expected ") + what);
 }
 
-int64_t multiply_adds(const Spec &spec) {
-  if (const Conv2d *conv = std::get_if<Conv2d>(&spec))
-    return conv->multiply_adds();
-  if (const Dense *dense = std::get_if<Dense>(&spec))
-    return dense->multiply_adds();
-  return 0;
+int64_t multiply_adds(const Spec& spec) {
+    if (const Conv2d* conv = std::get_if<Conv2d>(&spec)) return conv->multiply_adds();
+    if (const Dense* dense = std::get_if<Dense>(&spec)) return dense->multiply_adds();
+    return 0;
 }
 
-} // namespace
+}  // namespace
 
-void Prepared::Free::operator()(char *p) const { std::free(p); }
+void Prepared::Free::operator()(char* p) const { std::free(p); }
 
-Prepared::Prepared(const Program &program, int x, int y, int64_t most) {
-  const std::vector<Value> &values = program.values();
-  const int count = static_cast<int>(values.size());
-  expect(most >= 1, "at least one sample");
-  expect(x >= 0 && x < count && y >= 0 && y < count && x != y,
-         "values of the program");
-  for (const Value &value : values)
-    if (value.elements * value.item_bytes > kMostBytes / most)
-      throw std::bad_alloc();
+Prepared::Prepared(const Program& program, int x, int y, int64_t most) {
+    const std::vector<Value>& values = program.values();
+    const int count = static_cast<int>(values.size());
+    expect(most >= 1, "at least one sample");
+    expect(x >= 0 && x < count && y >= 0 && y < count && x != y, "values of the program");
+    for (const Value& value : values)
+        if (value.elements * value.item_bytes > kMostBytes / most) throw std::bad_alloc();
 
-  int64_t total = 0;
-  const std::vector<int64_t> offsets =
-      program.place_values(Place::kArena, most, &total);
-  void *memory = nullptr;
-  if (posix_memalign(&memory, kAlignment,
-                     std::max<size_t>(total, kAlignment)) != 0)
-    throw std::bad_alloc();
-  arena_.reset(static_cast<char *>(memory));
+    int64_t total = 0;
+    const std::vector<int64_t> offsets = program.place_values(Place::kArena, most, &total);
+    void* memory = nullptr;
+    if (posix_memalign(&memory, kAlignment, std::max<size_t>(total, kAlignment)) != 0)
+        throw std::bad_alloc();
+    arena_.reset(static_cast<char*>(memory));
 
-  int64_t touched = total, work = 0;
-  for (const Node &node : program.nodes()) {
-    Call call{program.float64() ? node.kernel->call_float64
-                                : node.kernel->call_float32,
-              node.spec,
-              node.per_sample,
-              {}};
-    expect(!node.tiled, "no stretches");
-    const Gather *gather = std::get_if<Gather>(&node.spec);
-    expect(!gather || node.arguments[1] < 0, "no rows by index");
-    for (size_t i = 0; i < node.arguments.size(); ++i) {
-      const int id = node.arguments[i];
-      void *data = nullptr;
-      if (id == x || id == y) {
-        expect(values[id].place == Place::kFed, "x and y to be fed");
-        expect(id == y || !node.kernel->arguments[i].writes, "x to be read");
-        uses_.push_back({calls_.size(), i, id == x});
-      } else if (id >= 0 && values[id].place == Place::kArena) {
-        data = arena_.get() + offsets[id];
-      } else if (id >= 0) {
-        expect(values[id].place == Place::kState, "no fed arrays but x and y");
-        expect(values[id].data || values[id].elements == 0,
-               "states to be bound");
-        expect(!node.kernel->arguments[i].writes, "states to be read only");
-        data = values[id].data;
-        touched += values[id].bytes(1);
-      }
-      call.arguments.push_back(data);
+    int64_t touched = total, work = 0;
+    for (const Node& node : program.nodes()) {
+        Call call{program.float64() ? node.kernel->call_float64 : node.kernel->call_float32,
+                  node.spec,
+                  node.per_sample,
+                  {}};
+        expect(!node.tiled, "no stretches");
+        const Gather* gather = std::get_if<Gather>(&node.spec);
+        expect(!gather || node.arguments[1] < 0, "no rows by index");
+        for (size_t i = 0; i < node.arguments.size(); ++i) {
+            const int id = node.arguments[i];
+            void* data = nullptr;
+            if (id == x || id == y) {
+                expect(values[id].place == Place::kFed, "x and y to be fed");
+                expect(id == y || !node.kernel->arguments[i].writes, "x to be read");
+                uses_.push_back({calls_.size(), i, id == x});
+            } else if (id >= 0 && values[id].place == Place::kArena) {
+                data = arena_.get() + offsets[id];
+            } else if (id >= 0) {
+                expect(values[id].place == Place::kState, "no fed arrays but x and y");
+                expect(values[id].data || values[id].elements == 0, "states to be bound");
+                expect(!node.kernel->arguments[i].writes, "states to be read only");
+                data = values[id].data;
+                touched += values[id].bytes(1);
+            }
+            call.arguments.push_back(data);
+        }
+        work += multiply_adds(node.spec) * most;
+        calls_.push_back(std::move(call));
     }
-    work += multiply_adds(node.spec) * most;
-    calls_.push_back(std::move(call));
-  }
-  brief_ = touched < kBriefBytes && work < kBriefMultiplyAdds;
+    brief_ = touched < kBriefBytes && work < kBriefMultiplyAdds;
 }
 
-void Prepared::run(const void *x, void *y, int64_t n) {
-  for (const Use &use : uses_)
-    calls_[use.call].arguments[use.argument] =
-        use.is_x ? const_cast<void *>(x) : y;
-  const FloatMode mode(FloatMode::flushing());
-  if (brief_) {
-    run_calls(n);
-  } else {
-    with_team(Context{num_threads()}, [&] { run_calls(n); });
-  }
+void Prepared::run(const void* x, void* y, int64_t n) {
+    for (const Use& use : uses_)
+        calls_[use.call].arguments[use.argument] = use.is_x ? const_cast<void*>(x) : y;
+    const FloatMode mode(FloatMode::flushing());
+    if (brief_) {
+        run_calls(n);
+    } else {
+        with_team(Context{num_threads()}, [&] { run_calls(n); });
+    }
 }
 
 void Prepared::run_calls(int64_t n) const {
-  const KernelTable &table = backend();
-  const Context context{num_threads()};
-  for (const Call &call : calls_)
-    call.function(table, context, call.spec, call.per_sample ? n : 1,
-                  call.arguments.data());
+    const KernelTable& table = backend();
+    const Context context{num_threads()};
+    for (const Call& call : calls_)
+        call.function(table, context, call.spec, call.per_sample ? n : 1, call.arguments.data());
 }
 
-} // namespace convkit
+}  // namespace convkit

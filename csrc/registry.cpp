@@ -108,7 +108,9 @@ struct InLanes {
     bool operator()(Upsample2d& s) const { return widen(s.channels); }
     bool operator()(Elementwise& s) const { return widen(s.size); }
     bool operator()(Activation& s) const { return widen(s.size); }
+    bool operator()(Rescale& s) const { return widen(s.size); }
     bool operator()(Softmax& s) const { return widen(s.inner); }
+    bool operator()(Loss& s) const { return widen(s.inner); }
     bool operator()(Concatenate& s) const { return widen(s.first) && widen(s.second); }
     template <class Other>
     bool operator()(Other&) const {

@@ -13,7 +13,7 @@ namespace convkit {
 
 using Spec = std::variant<Conv2d, Dense, Pool2d, Upsample2d, Elementwise, Activation, Softmax,
                           Concatenate, Transpose, Dropout, Loss, Mean, Gather, Sgd, Adam,
-                          FusedConv2d, FusedDense>;
+                          FusedConv2d, FusedDense, Rescale>;
 
 // kReal is the T of a kernel: float or double.
 enum class Element { kReal, kUint8, kInt32, kInt64, kFloat64, kAny };

@@ -103,6 +103,12 @@ struct FusedDense {
     double slope;        // leaky_relu only
 };
 
+// y = x * scale + offset.
+struct Rescale {
+    int64_t size;
+    double scale, offset;
+};
+
 // x (n, outer, size, inner), normalised over `size`.
 struct Softmax {
     int64_t outer, size, inner;
@@ -128,10 +134,14 @@ struct Dropout {
     double rate;
 };
 
-// target and prediction (n, rows, size), loss (n, rows). Sparse targets are labels (n, rows).
+// target and prediction (n, rows, size, inner), loss (n, rows, inner): over `size`. Sparse targets
+// are labels (n, rows, inner).
 struct Loss {
-    int64_t rows, size;
+    int64_t rows, size, inner;
     int64_t from_logits;  // 0 or 1; cross-entropies only
+
+    int64_t losses() const { return rows * inner; }
+    int64_t total() const { return rows * size * inner; }
 };
 
 // x (n, rows), one number per sample and row.
@@ -141,11 +151,11 @@ struct Mean {
 
 enum SourceType : int64_t { kUint8, kInt32, kInt64, kFloat32, kFloat64, kBool };
 
-// source (any number of samples, size) of `type`; y (n, size) = source[index] * scale.
+// source (any number of samples, size) of `type`; y (n, size) = source[index] * scale + offset.
 struct Gather {
     int64_t size;
     int64_t type;  // SourceType
-    double scale;
+    double scale, offset;
 
     int64_t row_bytes() const {
         if (type == kUint8 || type == kBool) return size;

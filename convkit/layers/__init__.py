@@ -9,6 +9,7 @@ from convkit.layers.core import (
     Input,
     InputLayer,
     ReLU,
+    Rescaling,
     Reshape,
     Softmax,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "MaxPool2D",
     "MaxPooling2D",
     "ReLU",
+    "Rescaling",
     "Reshape",
     "Softmax",
     "UpSampling2D",

@@ -1,4 +1,4 @@
-"""Input, Dense, Activation, Flatten, Reshape and Dropout."""
+"""Input, Dense, Activation, Rescaling, Flatten, Reshape and Dropout."""
 
 from __future__ import annotations
 
@@ -137,6 +137,25 @@ class Softmax(Layer):
         return ops.softmax(x, self.axis)
 
 
+class Rescaling(Layer):
+    """x * scale + offset: 1 / 255 takes pixels to 0 .. 1, 1 / 127.5 and -1 to -1 .. 1.
+
+    As a model's first layer it costs nothing: the images are rescaled while they are read.
+
+    Args:
+        scale, offset: numbers.
+    """
+
+    def __init__(self, scale: float, offset: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        infinity = float("inf")
+        self.scale = geometry.number(self.name, "scale", scale, -infinity, infinity)
+        self.offset = geometry.number(self.name, "offset", offset, -infinity, infinity)
+
+    def call(self, x: Any) -> Any:
+        return ops.rescale(x, self.scale, self.offset)
+
+
 class Flatten(Layer):
     """(N, a, b, ...) to (N, a * b * ...).
 
@@ -240,6 +259,7 @@ __all__ = [
     "Input",
     "InputLayer",
     "ReLU",
+    "Rescaling",
     "Reshape",
     "Softmax",
 ]

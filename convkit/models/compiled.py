@@ -32,8 +32,11 @@ class CompiledModel:
     def __init__(self, model: Any, batch_size: int) -> None:
         batch = geometry.integer("compiled", "batch_size", batch_size, 1)
         sample = tuple(model.input_shape[1:])
-        prediction = Prediction(model, np.empty((0, *sample), model.dtype))
-        self._run = prediction.prepared(batch)
+        # Images as they come from files have a function of their own.
+        self._run, self._run_bytes = (
+            Prediction(model, np.empty((0, *sample), dtype)).prepared(batch)
+            for dtype in (model.dtype, "uint8")
+        )
         self._shape = (None, *sample)
         self.batch_size = batch
         self.input_shape: tuple[int, ...] = (batch, *sample)
@@ -44,9 +47,9 @@ class CompiledModel:
         """The model's outputs for x, the same as `predict` gives.
 
         Args:
-            x: (n, ...) with 0 <= n <= batch_size. An array of the model's dtype that is contiguous
-                is read where it is; anything else that holds real numbers (uint8 images, lists) is
-                converted first.
+            x: (n, ...) with 0 <= n <= batch_size. A contiguous array of the model's dtype or of
+                uint8 (0 .. 255, as they are) is read where it is; anything else that holds real
+                numbers is converted first.
             out: an array of the result's shape and dtype that the result is written to.
 
         Returns:
@@ -56,6 +59,8 @@ class CompiledModel:
             ValueError, TypeError: x or out is of another shape or dtype.
         """
         y = self._run(x, out)
+        if y is None:
+            y = self._run_bytes(x, out)
         return self._converted(x, out) if y is None else y
 
     def _converted(self, x: Any, out: np.ndarray | None) -> np.ndarray:

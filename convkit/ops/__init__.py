@@ -45,6 +45,7 @@ from convkit.ops.loss import (
     sparse_categorical_crossentropy_backward,
 )
 from convkit.ops.pool import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
+from convkit.ops.rescale import rescale, rescale_backward
 from convkit.ops.upsample import upsample2d, upsample2d_backward
 
 __all__ = [
@@ -76,6 +77,8 @@ __all__ = [
     "mean_squared_error_backward",
     "relu",
     "relu_backward",
+    "rescale",
+    "rescale_backward",
     "sigmoid",
     "sigmoid_backward",
     "softmax",

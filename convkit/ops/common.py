@@ -13,7 +13,7 @@ from convkit.geometry import Shape
 from convkit.graph import Symbol
 
 # Kernels that may write over their first input.
-IN_PLACE = ("activation", "add")
+IN_PLACE = ("activation", "add", "rescale")
 
 
 def arguments(op: str, names: Sequence[str], values: tuple[Any, ...]) -> Sequence[Any]:

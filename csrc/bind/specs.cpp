@@ -92,6 +92,8 @@ void bind_specs(py::module_& m) {
     bind_spec<Elementwise>(m, "Elementwise", FIELD(Elementwise, size));
     bind_spec<Activation>(m, "Activation", FIELD(Activation, size), FIELD(Activation, kind),
                           FIELD(Activation, slope));
+    bind_spec<Rescale>(m, "Rescale", FIELD(Rescale, size), FIELD(Rescale, scale),
+                       FIELD(Rescale, offset));
     bind_spec<Softmax>(m, "Softmax", FIELD(Softmax, outer), FIELD(Softmax, size),
                        FIELD(Softmax, inner));
     bind_spec<Concatenate>(m, "Concatenate", FIELD(Concatenate, outer), FIELD(Concatenate, first),
@@ -99,9 +101,11 @@ void bind_specs(py::module_& m) {
     bind_spec<Transpose>(m, "Transpose", FIELD(Transpose, rows), FIELD(Transpose, columns));
     bind_spec<Dropout>(m, "Dropout", FIELD(Dropout, size), FIELD(Dropout, stream),
                        FIELD(Dropout, rate));
-    bind_spec<Loss>(m, "Loss", FIELD(Loss, rows), FIELD(Loss, size), FIELD(Loss, from_logits));
+    bind_spec<Loss>(m, "Loss", FIELD(Loss, rows), FIELD(Loss, size), FIELD(Loss, inner),
+                    FIELD(Loss, from_logits));
     bind_spec<Mean>(m, "Mean", FIELD(Mean, rows));
-    bind_spec<Gather>(m, "Gather", FIELD(Gather, size), FIELD(Gather, type), FIELD(Gather, scale));
+    bind_spec<Gather>(m, "Gather", FIELD(Gather, size), FIELD(Gather, type), FIELD(Gather, scale),
+                      FIELD(Gather, offset));
     bind_spec<Sgd>(m, "Sgd", FIELD(Sgd, size), FIELD(Sgd, momentum), FIELD(Sgd, nesterov));
     bind_spec<Adam>(m, "Adam", FIELD(Adam, size), FIELD(Adam, beta_1), FIELD(Adam, beta_2),
                     FIELD(Adam, epsilon));

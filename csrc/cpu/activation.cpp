@@ -4,6 +4,7 @@
 //                exp
 //     backward   dx = dy f'(x), with f' in terms of y: relu and leaky_relu y > 0 ? 1 : slope,
 //                sigmoid y (1 - y), tanh 1 - y^2, exp y
+//   rescale      x (n, size) -> y (n, size) = x scale + offset
 //   softmax      x, y (n, outer, size, inner): y_i = exp(x_i - max) / sum_j exp(x_j - max)
 //     backward   dx_i = y_i (dy_i - sum_j dy_j y_j)
 //   log_softmax  y_i = x_i - max - log sum_j exp(x_j - max)
@@ -122,6 +123,12 @@ void activation_backward(const Context& context, const Activation& s, int64_t n,
 }
 
 template <class T>
+void rescale(const Context& context, const Rescale& s, int64_t n, const T* x, T* y) {
+    const T scale = static_cast<T>(s.scale), offset = static_cast<T>(s.offset);
+    map(context, n * s.size, kCheap, x, y, [=](Vec<T> v) { return v * scale + offset; });
+}
+
+template <class T>
 void softmax(const Context& context, const Softmax& s, int64_t n, const T* x, T* y) {
     normalise(context, s, n, x, y, [&](T* lanes, Vec<T> top) {
         const Vec<T> total = blocked_sum<T>(s.size, [&](int64_t i) {
@@ -175,6 +182,7 @@ void log_softmax_backward(const Context& context, const Softmax& s, int64_t n, c
 
 INSTANTIATE(activation)
 INSTANTIATE(activation_backward)
+INSTANTIATE(rescale)
 INSTANTIATE(softmax)
 INSTANTIATE(softmax_backward)
 INSTANTIATE(log_softmax)

@@ -1,7 +1,7 @@
 // Rows of a data set for one batch.
 //   gather         source (samples, size) of any SourceType, index (n) or null ->
-//                  y (n, size) = source[index[i]] * scale, without index source[i] * scale
-//   gather_labels  the same into int32, without scale: floats are cut toward zero; what int32
+//                  y (n, size) = source[index[i]] * scale + offset, without index source[i] ...
+//   gather_labels  the same into int32, as they are: floats are cut toward zero; what int32
 //                  cannot hold, NaN included, becomes -1, which is no class
 #include "cpu_kernels.h"
 #include "source.h"
@@ -30,8 +30,9 @@ void gather_rows(const Context& context, const Gather& s, int64_t n, const void*
 template <class T>
 void gather(const Context& context, const Gather& s, int64_t n, const void* source,
             const int64_t* index, T* y) {
-    const T scale = static_cast<T>(s.scale);
-    gather_rows(context, s, n, source, index, y, [=](auto v) { return static_cast<T>(v) * scale; });
+    const T scale = static_cast<T>(s.scale), offset = gather_offset<T>(s);
+    gather_rows(context, s, n, source, index, y,
+                [=](auto v) { return static_cast<T>(v) * scale + offset; });
 }
 
 template <class T>

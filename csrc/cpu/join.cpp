@@ -5,6 +5,7 @@
 //     backward   dy (as y) -> da (as a), db (as b); either may be null
 //   transpose    x (n, rows, columns) -> y (n, columns, rows)
 #include <algorithm>
+#include <cstring>
 
 #include "cpu_kernels.h"
 #include "lanes.h"
@@ -26,11 +27,12 @@ template <class T>
 void add_backward(const Context& context, const Elementwise& s, int64_t n, const T* dy, T* da,
                   T* db) {
     parallel_for(context, n * s.size, 0.15, [&](int64_t begin, int64_t end) {
-        for_each_vector(da ? da : db, begin, end, [&](int64_t i, auto part) {
-            const Vec<T> v = get(dy + i, part);
-            if (da) put(da + i, v, part);
-            if (db) put(db + i, v, part);
-        });
+        constexpr int64_t kBlock = 2048;
+        for (int64_t i = begin; i < end; i += kBlock) {
+            const size_t bytes = std::min(kBlock, end - i) * sizeof(T);
+            if (da) std::memcpy(da + i, dy + i, bytes);
+            if (db) std::memcpy(db + i, dy + i, bytes);
+        }
     });
 }
 

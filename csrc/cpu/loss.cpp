@@ -1,5 +1,6 @@
-// Losses: target t and prediction p (n, rows, size) -> loss (n, rows); sparse targets are labels
-// (n, rows) that stand for one-hot rows, a label outside 0 .. size - 1 for a row of NaN.
+// Losses: target t and prediction p (n, rows, size, inner) -> loss (n, rows, inner); sparse targets
+// are labels (n, rows, inner) that stand for one-hot rows, a label outside 0 .. size - 1 for a row
+// of NaN. In what follows inner is left out.
 //   categorical_crossentropy  -sum t log c, q = p / sum p, c = clip(q, e, 1 - e), e = 1e-7;
 //                             from logits -sum t log_softmax(p); a term with t = 0 is 0
 //   binary_crossentropy       mean of -(t log c + (1 - t) log(1 - c)), c = clip(p, e, 1 - e);
@@ -8,18 +9,11 @@
 //   mean_absolute_error       mean of |p - t|
 // Backward: dloss (n, rows) -> dtarget, dprediction (as prediction), either may be null; where clip
 // changed a value its gradient is zero. Definitions as in Keras 3.
-//
-// A row stands in each lane, since rows are short and many. Those of a tile lie so; those of a
-// batch are laid so first (load_columns).
-#include "loss.h"
-
-#include <algorithm>
-#include <limits>
-#include <type_traits>
-
+//   softmax_crossentropy      x -> y = softmax(x) over size, and the categorical loss of x (from
+//                             logits) or of y. Backward from y: dx = dloss (y sum t - t), where a
+//                             t whose y was clipped counts as 0
 #include "cpu_kernels.h"
-#include "lanes.h"
-#include "math.h"
+#include "rows.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
@@ -41,127 +35,6 @@ Vec<T> clip(Vec<T> v) {
 template <class T>
 Vec<T> unless_clipped(Vec<T> v, Vec<T> g) {
     return ((v < broadcast(kLowest<T>)) | (v > broadcast(kHighest<T>))) ? g * 0 : g;
-}
-
-// ---- up to kLanes rows side by side -------------------------------------------------------------
-template <class T>
-struct Values {
-    const T* first;
-    int64_t step;
-
-    Vec<T> operator()(int64_t i) const { return load(first + i * step); }
-};
-
-// One-hot rows, and rows of NaN for what is no class.
-template <class T>
-struct Labels {
-    Ints<T> at;
-    Vec<T> one, zero;
-
-    Labels(const int32_t* label, int64_t count, int64_t size) {
-        typedef int32_t Narrow __attribute__((vector_size(kLanes<T> * sizeof(int32_t))));
-        Narrow labels{};
-        std::memcpy(&labels, label, static_cast<size_t>(count) * sizeof(int32_t));
-        at = __builtin_convertvector(labels, Ints<T>);
-        const Ints<T> known = (at >= Ints<T>{}) & (at < everywhere(size));
-        const Vec<T> nan = broadcast(std::numeric_limits<T>::quiet_NaN());
-        one = known ? broadcast<T>(1) : nan;
-        zero = known ? Vec<T>{} : nan;
-    }
-    Vec<T> choose(int64_t i, Vec<T> there, Vec<T> elsewhere) const {
-        return at == everywhere(i) ? there : elsewhere;
-    }
-    Vec<T> operator()(int64_t i) const { return choose(i, one, zero); }
-
- private:
-    static Ints<T> everywhere(int64_t i) {
-        using Index = std::conditional_t<sizeof(T) == sizeof(int32_t), int32_t, int64_t>;
-        return Ints<T>{} + static_cast<Index>(i);
-    }
-};
-
-template <class T, class Targets>
-struct Rows {
-    int64_t size, first, count;  // rows first .. first + count - 1, in the order of the losses
-    Targets t;
-    Values<T> p;
-    T *dtarget, *dprediction;  // laid as p, or null
-
-    void put_dtarget(int64_t i, Vec<T> v) const { store(dtarget + i * p.step, v); }
-    void put_dprediction(int64_t i, Vec<T> v) const { store(dprediction + i * p.step, v); }
-
-    Vec<T> get_numbers(const T* x) const {
-        return count == kLanes<T> ? load(x + first) : load_partial(x + first, count);
-    }
-    void put_numbers(T* y, Vec<T> v) const {
-        if (count == kLanes<T>) {
-            store(y + first, v);
-        } else {
-            store_partial(y + first, v, count);
-        }
-    }
-};
-
-// Where the rows of one Rows lie, and lanes for what does not lie side by side.
-template <class T>
-struct Group {
-    int64_t size, inner, first, count, start;
-    bool adjoin;
-
-    Group(int64_t size, Columns columns, int64_t index)
-        : size(size), inner(columns.inner), first(index * kLanes<T>) {
-        count = std::min<int64_t>(columns.outer * inner - first, kLanes<T>);
-        start = size == 1 ? first : column_start(size, inner, first);
-        adjoin = columns_adjoin<T>(size, inner, first, count);
-    }
-
-    Values<T> targets(const T* x, T* lanes) const { return values(x, lanes); }
-    Labels<T> targets(const int32_t* label, T*) const { return {label + first, count, size}; }
-    Values<T> values(const T* x, T* lanes) const {
-        if (adjoin) return {x + start, inner};
-        lay(x, lanes);
-        return {lanes, kLanes<T>};
-    }
-    T* results(T* y, T* lanes) const {
-        if (!y) return nullptr;
-        return adjoin ? y + start : lanes;
-    }
-    void finish(const T* lanes, T* y) const {
-        if (y && !adjoin) put_back(lanes, y);
-    }
-
- private:
-    // Calls, since inlined into every loss they would be half of the code.
-    __attribute__((noinline)) void lay(const T* x, T* lanes) const {
-        load_columns(x, size, inner, first, count, lanes);
-    }
-    __attribute__((noinline)) void put_back(const T* lanes, T* y) const {
-        store_columns(lanes, size, inner, first, count, y);
-    }
-};
-
-template <class T, class Target, class Body>
-void for_each_rows(const Context& context, const Loss& s, Columns columns, const Target* target,
-                   const T* prediction, T* dtarget, T* dprediction, Body body) {
-    using Targets = std::conditional_t<std::is_same_v<Target, T>, Values<T>, Labels<T>>;
-    const int64_t groups = (columns.outer * columns.inner + kLanes<T> - 1) / kLanes<T>;
-    const int64_t values = s.size * kLanes<T>;
-    parallel_for(context, groups, 2.0 * values, [&](int64_t begin, int64_t end) {
-        T* lanes = scratch<T>(kLocal, 4 * values);
-        for (int64_t i = begin; i < end; ++i) {
-            const Group<T> group(s.size, columns, i);
-            const Rows<T, Targets> rows{group.size,
-                                        group.first,
-                                        group.count,
-                                        group.targets(target, lanes),
-                                        group.values(prediction, lanes + values),
-                                        group.results(dtarget, lanes + 2 * values),
-                                        group.results(dprediction, lanes + 3 * values)};
-            body(rows);
-            group.finish(rows.dtarget, dtarget);
-            group.finish(rows.dprediction, dprediction);
-        }
-    });
 }
 
 // ---- categorical --------------------------------------------------------------------------------
@@ -209,23 +82,33 @@ Vec<T> top_of_predictions(const Rows<T, Targets>& rows) {
     return top;
 }
 
+// The sum of exp(p - top); dprediction, where there is one, keeps the terms.
+template <class T, class Targets>
+Vec<T> sum_of_exponentials(const Rows<T, Targets>& rows, Vec<T> top) {
+    return blocked_sum<T>(rows.size, [&](int64_t i) {
+        const Vec<T> e = exp<T>(rows.p(i) - top);
+        if (rows.dprediction) rows.put_dprediction(i, e);
+        return e;
+    });
+}
+
 // From logits: log_softmax(p)_i = (p_i - top) - log sum_j exp(p_j - top).
+template <class T, class Targets>
+Vec<T> loss_of_logits(const Rows<T, Targets>& rows, Vec<T> top, Vec<T> total) {
+    const Vec<T> log_total = log<T>(total);
+    return -weighted_sum(rows, [&](Vec<T> p) { return (p - top) - log_total; });
+}
+
 template <class T, class Targets>
 Vec<T> loss_of_logits(const Rows<T, Targets>& rows) {
     const Vec<T> top = top_of_predictions(rows);
-    const Vec<T> log_total =
-        log<T>(blocked_sum<T>(rows.size, [&](int64_t i) { return exp<T>(rows.p(i) - top); }));
-    return -weighted_sum(rows, [&](Vec<T> p) { return (p - top) - log_total; });
+    return loss_of_logits(rows, top, sum_of_exponentials(rows, top));
 }
 
 template <class T, class Targets>
 void gradient_of_logits(const Rows<T, Targets>& rows, Vec<T> dloss) {
     const Vec<T> top = top_of_predictions(rows);
-    const Vec<T> total = blocked_sum<T>(rows.size, [&](int64_t i) {
-        const Vec<T> e = exp<T>(rows.p(i) - top);
-        if (rows.dprediction) rows.put_dprediction(i, e);
-        return e;
-    });
+    const Vec<T> total = sum_of_exponentials(rows, top);
     if (rows.dprediction) {
         const Vec<T> share = sum_of_targets(rows) / total;
         for (int64_t i = 0; i < rows.size; ++i) {
@@ -285,6 +168,31 @@ void gradient_of_probabilities(const Rows<T, Labels<T>>& rows, Vec<T> dloss) {
     }
 }
 
+// ---- softmax and categorical --------------------------------------------------------------------
+// y takes the place of dprediction.
+template <class T, class Targets>
+Vec<T> softmax_and_loss(const Rows<T, Targets>& rows, bool from_logits) {
+    const Vec<T> top = top_of_predictions(rows), total = sum_of_exponentials(rows, top);
+    for (int64_t i = 0; i < rows.size; ++i) {
+        rows.put_dprediction(i, load(rows.dprediction + i * rows.p.step) / total);
+    }
+    if (from_logits) return loss_of_logits(rows, top, total);
+    Rows<T, Targets> probabilities = rows;
+    probabilities.p.first = rows.dprediction;
+    return loss_of_probabilities(probabilities);
+}
+
+template <class T, class Targets>
+void gradient_before_softmax(const Rows<T, Targets>& rows, bool from_logits, Vec<T> dloss) {
+    const auto target = [&](int64_t i) {
+        return from_logits ? rows.t(i) : unless_clipped<T>(rows.p(i), rows.t(i));
+    };
+    const Vec<T> weight = from_logits ? sum_of_targets(rows) : blocked_sum<T>(rows.size, target);
+    for (int64_t i = 0; i < rows.size; ++i) {
+        rows.put_dprediction(i, dloss * (rows.p(i) * weight - target(i)));
+    }
+}
+
 // ---- means of a term per value ------------------------------------------------------------------
 template <class T>
 struct Gradient {
@@ -327,6 +235,8 @@ struct AbsoluteError {
     }
 };
 
+enum class Term { kBinaryCrossentropy, kSquaredError, kAbsoluteError };
+
 // f(term) for the term of a loss.
 template <class T, class F>
 void with_term(const Loss& s, Term term, F f) {
@@ -363,38 +273,35 @@ void backward_along_rows(const Context& context, const Loss& s, int64_t count, c
     });
 }
 
-}  // namespace
-
-// ---- what loss.h declares -----------------------------------------------------------------------
+// ---- of all rows --------------------------------------------------------------------------------
 template <class T, class Target>
-void categorical(const Context& context, const Loss& s, Columns columns, const Target* target,
+void categorical(const Context& context, const Loss& s, int64_t n, const Target* target,
                  const T* prediction, T* loss) {
     T* const none = nullptr;
-    for_each_rows(context, s, columns, target, prediction, none, none, [&](const auto& rows) {
+    for_each_rows(context, s, n, target, prediction, none, none, [&](const auto& rows) {
         rows.put_numbers(loss, s.from_logits ? loss_of_logits(rows) : loss_of_probabilities(rows));
     });
 }
 
 template <class T, class Target>
-void categorical_backward(const Context& context, const Loss& s, Columns columns, const T* dloss,
+void categorical_backward(const Context& context, const Loss& s, int64_t n, const T* dloss,
                           const Target* target, const T* prediction, T* dtarget, T* dprediction) {
-    for_each_rows(context, s, columns, target, prediction, dtarget, dprediction,
-                  [&](const auto& rows) {
-                      const Vec<T> d = rows.get_numbers(dloss);
-                      if (s.from_logits) {
-                          gradient_of_logits(rows, d);
-                      } else {
-                          gradient_of_probabilities(rows, d);
-                      }
-                  });
+    for_each_rows(context, s, n, target, prediction, dtarget, dprediction, [&](const auto& rows) {
+        const Vec<T> d = rows.get_numbers(dloss);
+        if (s.from_logits) {
+            gradient_of_logits(rows, d);
+        } else {
+            gradient_of_probabilities(rows, d);
+        }
+    });
 }
 
 template <class T>
-void mean_of_terms(const Context& context, const Loss& s, Term term, Columns columns,
-                   const T* target, const T* prediction, T* loss) {
+void mean_of_terms(const Context& context, const Loss& s, Term term, int64_t n, const T* target,
+                   const T* prediction, T* loss) {
     T* const none = nullptr;
     with_term<T>(s, term, [&](auto rule) {
-        for_each_rows(context, s, columns, target, prediction, none, none, [&](const auto& rows) {
+        for_each_rows(context, s, n, target, prediction, none, none, [&](const auto& rows) {
             const Vec<T> total =
                 blocked_sum<T>(s.size, [&](int64_t i) { return rule.term(rows.t(i), rows.p(i)); });
             rows.put_numbers(loss, total / static_cast<T>(s.size));
@@ -403,15 +310,15 @@ void mean_of_terms(const Context& context, const Loss& s, Term term, Columns col
 }
 
 template <class T>
-void mean_of_terms_backward(const Context& context, const Loss& s, Term term, Columns columns,
+void mean_of_terms_backward(const Context& context, const Loss& s, Term term, int64_t n,
                             const T* dloss, const T* target, const T* prediction, T* dtarget,
                             T* dprediction) {
     with_term<T>(s, term, [&](auto rule) {
-        if (columns.inner == 1 && s.size > 1) {
-            return backward_along_rows(context, s, columns.outer, dloss, target, prediction,
-                                       dtarget, dprediction, rule);
+        if (s.inner == 1 && s.size > 1) {
+            return backward_along_rows(context, s, n * s.rows, dloss, target, prediction, dtarget,
+                                       dprediction, rule);
         }
-        for_each_rows(context, s, columns, target, prediction, dtarget, dprediction,
+        for_each_rows(context, s, n, target, prediction, dtarget, dprediction,
                       [&](const auto& rows) {
                           const Vec<T> d = rows.get_numbers(dloss) / static_cast<T>(s.size);
                           for (int64_t i = 0; i < s.size; ++i) {
@@ -423,36 +330,44 @@ void mean_of_terms_backward(const Context& context, const Loss& s, Term term, Co
     });
 }
 
-#define INSTANTIATE_CATEGORICAL(T, Target)                                                        \
-    template void categorical(const Context&, const Loss&, Columns, const Target*, const T*, T*); \
-    template void categorical_backward(const Context&, const Loss&, Columns, const T*,            \
-                                       const Target*, const T*, T*, T*);
-INSTANTIATE_CATEGORICAL(float, float)
-INSTANTIATE_CATEGORICAL(float, int32_t)
-INSTANTIATE_CATEGORICAL(double, double)
-INSTANTIATE_CATEGORICAL(double, int32_t)
-INSTANTIATE(mean_of_terms)
-INSTANTIATE(mean_of_terms_backward)
+template <class T, class Target>
+void with_softmax(const Context& context, const Loss& s, int64_t n, const Target* target,
+                  const T* x, T* y, T* loss) {
+    T* const none = nullptr;
+    for_each_rows(context, s, n, target, x, none, y, [&](const auto& rows) {
+        rows.put_numbers(loss, softmax_and_loss(rows, s.from_logits));
+    });
+}
+
+template <class T, class Target>
+void with_softmax_backward(const Context& context, const Loss& s, int64_t n, const T* dloss,
+                           const Target* target, const T* y, T* dx) {
+    T* const none = nullptr;
+    for_each_rows(context, s, n, target, y, none, dx, [&](const auto& rows) {
+        gradient_before_softmax(rows, s.from_logits, rows.get_numbers(dloss));
+    });
+}
+
+}  // namespace
 
 // ---- kernels ------------------------------------------------------------------------------------
 template <class T>
 void categorical_crossentropy(const Context& context, const Loss& s, int64_t n, const T* target,
                               const T* prediction, T* loss) {
-    categorical(context, s, rows_of_batch(s, n), target, prediction, loss);
+    categorical(context, s, n, target, prediction, loss);
 }
 
 template <class T>
 void categorical_crossentropy_backward(const Context& context, const Loss& s, int64_t n,
                                        const T* dloss, const T* target, const T* prediction,
                                        T* dtarget, T* dprediction) {
-    categorical_backward(context, s, rows_of_batch(s, n), dloss, target, prediction, dtarget,
-                         dprediction);
+    categorical_backward(context, s, n, dloss, target, prediction, dtarget, dprediction);
 }
 
 template <class T>
 void sparse_categorical_crossentropy(const Context& context, const Loss& s, int64_t n,
                                      const int32_t* target, const T* prediction, T* loss) {
-    categorical(context, s, rows_of_batch(s, n), target, prediction, loss);
+    categorical(context, s, n, target, prediction, loss);
 }
 
 template <class T>
@@ -460,50 +375,73 @@ void sparse_categorical_crossentropy_backward(const Context& context, const Loss
                                               const T* dloss, const int32_t* target,
                                               const T* prediction, T* dprediction) {
     T* const dtarget = nullptr;
-    categorical_backward(context, s, rows_of_batch(s, n), dloss, target, prediction, dtarget,
-                         dprediction);
+    categorical_backward(context, s, n, dloss, target, prediction, dtarget, dprediction);
 }
 
 template <class T>
 void binary_crossentropy(const Context& context, const Loss& s, int64_t n, const T* target,
                          const T* prediction, T* loss) {
-    mean_of_terms(context, s, Term::kBinaryCrossentropy, rows_of_batch(s, n), target, prediction,
-                  loss);
+    mean_of_terms(context, s, Term::kBinaryCrossentropy, n, target, prediction, loss);
 }
 
 template <class T>
 void binary_crossentropy_backward(const Context& context, const Loss& s, int64_t n, const T* dloss,
                                   const T* target, const T* prediction, T* dtarget,
                                   T* dprediction) {
-    mean_of_terms_backward(context, s, Term::kBinaryCrossentropy, rows_of_batch(s, n), dloss,
-                           target, prediction, dtarget, dprediction);
+    mean_of_terms_backward(context, s, Term::kBinaryCrossentropy, n, dloss, target, prediction,
+                           dtarget, dprediction);
 }
 
 template <class T>
 void mean_squared_error(const Context& context, const Loss& s, int64_t n, const T* target,
                         const T* prediction, T* loss) {
-    mean_of_terms(context, s, Term::kSquaredError, rows_of_batch(s, n), target, prediction, loss);
+    mean_of_terms(context, s, Term::kSquaredError, n, target, prediction, loss);
 }
 
 template <class T>
 void mean_squared_error_backward(const Context& context, const Loss& s, int64_t n, const T* dloss,
                                  const T* target, const T* prediction, T* dtarget, T* dprediction) {
-    mean_of_terms_backward(context, s, Term::kSquaredError, rows_of_batch(s, n), dloss, target,
-                           prediction, dtarget, dprediction);
+    mean_of_terms_backward(context, s, Term::kSquaredError, n, dloss, target, prediction, dtarget,
+                           dprediction);
 }
 
 template <class T>
 void mean_absolute_error(const Context& context, const Loss& s, int64_t n, const T* target,
                          const T* prediction, T* loss) {
-    mean_of_terms(context, s, Term::kAbsoluteError, rows_of_batch(s, n), target, prediction, loss);
+    mean_of_terms(context, s, Term::kAbsoluteError, n, target, prediction, loss);
 }
 
 template <class T>
 void mean_absolute_error_backward(const Context& context, const Loss& s, int64_t n, const T* dloss,
                                   const T* target, const T* prediction, T* dtarget,
                                   T* dprediction) {
-    mean_of_terms_backward(context, s, Term::kAbsoluteError, rows_of_batch(s, n), dloss, target,
-                           prediction, dtarget, dprediction);
+    mean_of_terms_backward(context, s, Term::kAbsoluteError, n, dloss, target, prediction, dtarget,
+                           dprediction);
+}
+
+template <class T>
+void softmax_crossentropy(const Context& context, const Loss& s, int64_t n, const T* target,
+                          const T* x, T* y, T* loss) {
+    with_softmax(context, s, n, target, x, y, loss);
+}
+
+template <class T>
+void softmax_crossentropy_backward(const Context& context, const Loss& s, int64_t n, const T* dloss,
+                                   const T* target, const T* y, T* dx) {
+    with_softmax_backward(context, s, n, dloss, target, y, dx);
+}
+
+template <class T>
+void sparse_softmax_crossentropy(const Context& context, const Loss& s, int64_t n,
+                                 const int32_t* target, const T* x, T* y, T* loss) {
+    with_softmax(context, s, n, target, x, y, loss);
+}
+
+template <class T>
+void sparse_softmax_crossentropy_backward(const Context& context, const Loss& s, int64_t n,
+                                          const T* dloss, const int32_t* target, const T* y,
+                                          T* dx) {
+    with_softmax_backward(context, s, n, dloss, target, y, dx);
 }
 
 INSTANTIATE(categorical_crossentropy)
@@ -516,6 +454,10 @@ INSTANTIATE(mean_squared_error)
 INSTANTIATE(mean_squared_error_backward)
 INSTANTIATE(mean_absolute_error)
 INSTANTIATE(mean_absolute_error_backward)
+INSTANTIATE(softmax_crossentropy)
+INSTANTIATE(softmax_crossentropy_backward)
+INSTANTIATE(sparse_softmax_crossentropy)
+INSTANTIATE(sparse_softmax_crossentropy_backward)
 
 }  // namespace CONVKIT_ISA
 }  // namespace convkit

@@ -1,28 +1,67 @@
 // Metrics and reductions.
-//   categorical_accuracy  target, prediction (n, rows, size) -> score (n, rows): 1 where both have
-//                         their (first) maximum at the same place
-//   sparse_categorical_accuracy  target (n, rows) labels: 1 where the maximum is at the label
-//   binary_accuracy       the share of a row's values whose target is (prediction > 0.5)
-//   mean                  x (n, rows) -> y (1); backward dy (1) -> dx (n, rows), dx = dy / (n rows)
-//   accumulate            x (n, rows) -> total (sum, count) += (sum of x, n rows)
+//   categorical_accuracy  target, prediction (n, rows, size, inner) -> score (n, rows, inner):
+//                         1 where both have their (first) maximum over size at the same place
+//   sparse_categorical_accuracy  target (n, rows, inner) labels: 1 where the maximum is at the
+//   label binary_accuracy       the share of a row's values whose target is (prediction > 0.5) mean
+//   x (n, rows) -> y (1); backward dy (1) -> dx (n, rows), dx = dy / (n rows) accumulate x (n,
+//   rows) -> total (sum, count) += (sum of x, n rows)
 #include <algorithm>
 
 #include "cpu_kernels.h"
-#include "lanes.h"
+#include "rows.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
 namespace {
 
-// Index of the first maximum; NaN counts as the maximum, as in NumPy.
+// Where the first maximum is; NaN counts as the maximum, as in NumPy.
 template <class T>
-int64_t argmax(const T* x, int64_t size) {
-    int64_t best = 0;
+Ints<T> argmax(int64_t size, Values<T> x) {
+    Vec<T> best = x(0);
+    Ints<T> at{};
     for (int64_t i = 1; i < size; ++i) {
-        if (x[best] != x[best]) break;
-        if (!(x[i] <= x[best])) best = i;
+        const Vec<T> v = x(i);
+        const Ints<T> better = (best == best) & ~(v <= best);
+        best = better ? v : best;
+        at = better ? everywhere<T>(i) : at;
     }
-    return best;
+    return at;
+}
+
+template <class T>
+Ints<T> class_of(int64_t size, Values<T> x) {
+    return argmax(size, x);
+}
+
+template <class T>
+Ints<T> class_of(int64_t, const Labels<T>& label) {
+    return label.at;
+}
+
+template <class T, class Target>
+void class_accuracy(const Context& context, const Loss& s, int64_t n, const Target* target,
+                    const T* prediction, T* score) {
+    T* const none = nullptr;
+    for_each_rows(context, s, n, target, prediction, none, none, [&](const auto& rows) {
+        const Ints<T> right = class_of(s.size, rows.t) == argmax(s.size, rows.p);
+        rows.put_numbers(score, right ? broadcast<T>(1) : Vec<T>{});
+    });
+}
+
+// Longer rows of a batch value by value: they need not be laid side by side.
+template <class T>
+void binary_accuracy_along_rows(const Context& context, const Loss& s, int64_t n, const T* target,
+                                const T* prediction, T* score) {
+    const T half = static_cast<T>(0.5);
+    parallel_for(context, n * s.rows, 0.5 * s.size, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+            int64_t right = 0;
+            for (int64_t i = row * s.size; i < (row + 1) * s.size; ++i) {
+                right += target[i] == static_cast<T>(prediction[i] > half);
+            }
+            score[row] = static_cast<T>(right) / static_cast<T>(s.size);
+        }
+    });
 }
 
 // In double, by eight interleaved sums that are added in a fixed order.
@@ -44,36 +83,29 @@ double total_of(const T* x, int64_t count) {
 template <class T>
 void categorical_accuracy(const Context& context, const Loss& s, int64_t n, const T* target,
                           const T* prediction, T* score) {
-    parallel_for(context, n * s.rows, 2.0 * s.size, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) {
-            score[row] =
-                argmax(target + row * s.size, s.size) == argmax(prediction + row * s.size, s.size);
-        }
-    });
+    class_accuracy(context, s, n, target, prediction, score);
 }
 
 template <class T>
 void sparse_categorical_accuracy(const Context& context, const Loss& s, int64_t n,
                                  const int32_t* target, const T* prediction, T* score) {
-    parallel_for(context, n * s.rows, 1.0 * s.size, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) {
-            score[row] = target[row] == argmax(prediction + row * s.size, s.size);
-        }
-    });
+    class_accuracy(context, s, n, target, prediction, score);
 }
 
 template <class T>
 void binary_accuracy(const Context& context, const Loss& s, int64_t n, const T* target,
                      const T* prediction, T* score) {
-    const T half = static_cast<T>(0.5);
-    parallel_for(context, n * s.rows, 0.5 * s.size, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) {
-            int64_t right = 0;
-            for (int64_t i = row * s.size; i < (row + 1) * s.size; ++i) {
-                right += target[i] == static_cast<T>(prediction[i] > half);
-            }
-            score[row] = static_cast<T>(right) / static_cast<T>(s.size);
+    if (s.inner == 1 && s.size > 1) {
+        return binary_accuracy_along_rows(context, s, n, target, prediction, score);
+    }
+    const Vec<T> half = broadcast(static_cast<T>(0.5)), one = broadcast<T>(1);
+    T* const none = nullptr;
+    for_each_rows(context, s, n, target, prediction, none, none, [&](const auto& rows) {
+        Ints<T> right{};
+        for (int64_t i = 0; i < s.size; ++i) {
+            right -= rows.t(i) == (rows.p(i) > half ? one : Vec<T>{});  // true is -1
         }
+        rows.put_numbers(score, __builtin_convertvector(right, Vec<T>) / static_cast<T>(s.size));
     });
 }
 

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -46,6 +46,14 @@ static inline void store(T* p, Vec<T> v) {
     std::memcpy(p, &v, sizeof v);
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+template <class T>
+static inline __m256i partial_mask(int64_t count) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count * sizeof(T) / 4)), lane);
+}
+#endif
+
 // The first `count` lanes (0 < count < kLanes); the others are zero. Never touches more memory than
 // these, with a mask where the processor has them.
 template <class T>
@@ -57,6 +65,9 @@ static inline Vec<T> load_partial(const T* p, int64_t count) {
     } else {
         return reinterpret_cast<Vec<T>>(_mm512_maskz_loadu_epi64(static_cast<__mmask8>(mask), p));
     }
+#elif defined(__AVX2__)
+    return reinterpret_cast<Vec<T>>(
+        _mm256_maskload_epi32(reinterpret_cast<const int*>(p), partial_mask<T>(count)));
 #else
     Vec<T> v{};
     std::memcpy(&v, p, static_cast<size_t>(count) * sizeof(T));
@@ -74,6 +85,9 @@ static inline void store_partial(T* p, Vec<T> v, int64_t count) {
     } else {
         _mm512_mask_storeu_epi64(p, static_cast<__mmask8>(mask), bits);
     }
+#elif defined(__AVX2__)
+    _mm256_maskstore_epi32(reinterpret_cast<int*>(p), partial_mask<T>(count),
+                           reinterpret_cast<__m256i>(v));
 #else
     std::memcpy(p, &v, static_cast<size_t>(count) * sizeof(T));
 #endif

@@ -27,6 +27,12 @@ static inline void with_source(int64_t type, const void* source, F f) {
     }
 }
 
+// What is added to what was read: to add -0 changes nothing, where 0 would make 0 of -0.
+template <class T>
+static inline T gather_offset(const Gather& s) {
+    return s.offset == 0 ? T(-0.0) : static_cast<T>(s.offset);
+}
+
 // A label from any number: floats are cut toward zero; what int32 cannot hold, NaN included, is -1,
 // which is no class.
 template <class Source>

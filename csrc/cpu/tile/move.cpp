@@ -62,7 +62,7 @@ struct TileRows {
 
     // Squares of values and lanes; the last one may cover a part of the one before once more.
     template <class T>
-    void by_squares(int64_t size, T* y, T scale) const {
+    void by_squares(int64_t size, T* y, T scale, T offset) const {
         constexpr int kSide = kLanes<T>;
         for (int64_t k = 0; k < size; k += kSide) {
             const int64_t begin = std::min(k, size - kSide);
@@ -70,7 +70,7 @@ struct TileRows {
                 Square<T> square;
 #pragma GCC unroll 16
                 for (int i = 0; i < kSide; ++i) {
-                    square.row[i] = load_as<T>(row[part + i] + begin) * scale;
+                    square.row[i] = load_as<T>(row[part + i] + begin) * scale + offset;
                 }
                 transpose_square(square);
 #pragma GCC unroll 16
@@ -114,15 +114,16 @@ void draw(const Dropout& s, const int64_t* random, const int64_t (&element)[kTil
 template <class T>
 void tile_gather(const Context&, const Gather& s, int64_t n, const void* source,
                  const int64_t* index, T* y) {
-    const T scale = static_cast<T>(s.scale);
+    const T scale = static_cast<T>(s.scale), offset = gather_offset<T>(s);
     with_source(s.type, source, [&](const auto* x) {
         for (int64_t first = 0; first < n; first += kTile) {
             const TileRows rows(x, index, s.size, n, first);
             T* to = y + first * s.size;
             if (s.size >= kLanes<T>) {
-                rows.by_squares(s.size, to, scale);
+                rows.by_squares(s.size, to, scale, offset);
             } else {
-                rows.value_by_value(s.size, to, [=](auto v) { return static_cast<T>(v) * scale; });
+                rows.value_by_value(s.size, to,
+                                    [=](auto v) { return static_cast<T>(v) * scale + offset; });
             }
         }
     });
