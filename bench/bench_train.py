@@ -6,84 +6,126 @@ import argparse
 from typing import Any
 
 import report
-from data import SAMPLES, describe_data
-from driver import Result, add_options, run_engines
+from data import describe_data
+from driver import Result, add_options, add_peak_option, run_engines, run_with_peak
 from engines import TRAINERS
 from networks import NETWORKS
 
-HEAD = ("batch", "engine", "epoch", "spread", "ratio", "samples/s", "loss", "accuracy")
+HEAD = (
+    "network",
+    "batch",
+    "engine",
+    "epoch",
+    "spread",
+    "ratio",
+    "of peak",
+    "samples/s",
+    "loss",
+    "accuracy",
+)
+CHECKED_STEPS = 5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", choices=NETWORKS, default="lenet")
+    parser.add_argument("--network", choices=NETWORKS, nargs="+", default=["lenet"])
     parser.add_argument("--batch-size", type=int, nargs="+", default=[32, 128, 512])
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="images in an epoch")
+    parser.add_argument("--samples", type=int, help="images in an epoch (default: the network's)")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help=f"compare the losses of {CHECKED_STEPS} updates on one batch, and measure nothing",
+    )
     add_options(parser, TRAINERS)
+    add_peak_option(parser)
     arguments = parser.parse_args()
+    if arguments.check:
+        _check(arguments)
+        return
 
-    runs: dict[int, list[Result]] = {}
-    for batch_size in arguments.batch_size:
-        settings = {
-            "network": arguments.network,
-            "batch_size": batch_size,
-            "samples": arguments.samples,
-        }
-        runs[batch_size] = run_engines(arguments.engines, "train", settings, arguments)
-    rows = [
-        row for batch, results in runs.items() for row in _rows(batch, results, arguments.samples)
-    ]
+    results: list[Result] = []
+    rows: list[dict[str, Any]] = []
+    peaks: list[float] = []
+    for network in arguments.network:
+        samples = arguments.samples or NETWORKS[network].samples
+        for batch in arguments.batch_size:
+            settings = {"network": network, "batch_size": batch, "samples": samples}
+            found, peak = run_with_peak(arguments.engines, "train", settings, arguments)
+            results += found
+            rows += _rows(network, batch, samples, found, peak)
+            peaks.append(peak)
     if not rows:
         raise SystemExit("no engine could run")
-    what = (
-        f"{arguments.network}, epoch of {arguments.samples:,} images ({describe_data()}), "
-        f"median of {arguments.rounds} rounds"
+    what = "epoch of " + ", ".join(
+        f"{name} ({arguments.samples or NETWORKS[name].samples:,}: {describe_data(NETWORKS[name])})"
+        for name in arguments.network
     )
-    bars = {
-        name: [_seconds(rows, name, batch) for batch in runs]
-        for name in dict.fromkeys(row["engine"] for row in rows)
-    }
-    groups = [f"batch {batch}" for batch in runs]
-    everybody = [result for results in runs.values() for result in results]
     text = report.table(HEAD, [_cells(row) for row in rows])
     report.publish(
-        "train", what, arguments, everybody, rows, text, report.Bars("seconds", groups, bars)
+        "train",
+        f"{what}; median of {arguments.rounds} rounds; {report.peak(peaks)}",
+        arguments,
+        results,
+        rows,
+        text + report.against_best_peer(rows),
+        report.bars(rows, "seconds"),
     )
 
 
-def _rows(batch: int, results: list[Result], samples: int) -> list[dict[str, Any]]:
-    first = results[0].medians()[0] if results else 0.0
-    return [
-        {
-            "batch": batch,
-            "engine": result.engine,
-            "seconds": result.medians()[0],
-            "rounds": [seconds[0] for seconds in result.seconds],
-            "spread": result.spread(),
-            "ratio": result.medians()[0] / first,
-            "samples_per_second": samples / result.medians()[0],
-            **result.last,
-        }
-        for result in results
-    ]
+def _rows(
+    network: str, batch: int, samples: int, results: list[Result], peak: float
+) -> list[dict[str, Any]]:
+    multiply_adds = NETWORKS[network].training_multiply_adds() * samples
+    rows = []
+    for result in results:
+        seconds = result.medians()[0]
+        rows.append(
+            {
+                "network": network,
+                "batch": batch,
+                "engine": result.engine,
+                "seconds": seconds,
+                "rounds": [seconds[0] for seconds in result.seconds],
+                "spread": result.spread(),
+                "ratio": seconds / results[0].medians()[0],
+                "share": multiply_adds / seconds / peak,
+                "samples_per_second": samples / seconds,
+                **result.last,
+            }
+        )
+    return rows
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
     return [
+        row["network"],
         str(row["batch"]),
         row["engine"],
         report.duration(row["seconds"]),
         f"{row['spread']:.0%}",
         f"{row['ratio']:.2f}",
+        f"{row['share']:.1%}",
         f"{row['samples_per_second']:,.0f}",
         f"{row['loss']:.4f}",
         f"{row['accuracy']:.4f}",
     ]
 
 
-def _seconds(rows: list[dict[str, Any]], engine: str, batch: int) -> float:
-    found = [r["seconds"] for r in rows if r["engine"] == engine and r["batch"] == batch]
-    return found[0] if found else float("nan")
+def _check(arguments: argparse.Namespace) -> None:
+    """Prints each engine's losses: equal weights and one batch should give equal numbers."""
+    arguments.rounds = 1
+    cells = []
+    for network in arguments.network:
+        for batch in arguments.batch_size:
+            settings = {"network": network, "batch_size": batch, "steps": CHECKED_STEPS}
+            results = run_engines(arguments.engines, "check", settings, arguments)
+            for result in results:
+                losses, first = result.last["losses"], results[0].last["losses"]
+                off = max(abs(a / b - 1) for a, b in zip(losses, first, strict=True))
+                shown = (f"{loss:.6f}" for loss in losses)
+                cells.append([network, str(batch), result.engine, *shown, f"{off:.0e}"])
+    steps = [f"loss {step + 1}" for step in range(CHECKED_STEPS)]
+    print(report.table(["network", "batch", "engine", *steps, "off by"], cells))
 
 
 if __name__ == "__main__":

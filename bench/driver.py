@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engines import OWN
+from engines import OWN, PEAK
 
 HERE = Path(__file__).resolve().parent
 # Idle threads of the engine before may still spin, waiting for work.
@@ -23,6 +25,27 @@ SETTLE_SECONDS = 0.3
 # Whether glibc gives the memory of a result back to the system, to be paged in anew at the next
 # call, hangs on what else lies on the heap, and costs more than many an op. For ops it is kept.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
+
+
+# What keeps each library from instructions beyond AVX2: convkit, PyTorch and its compiler, oneDNN
+# (in PyTorch and TensorFlow), MKL, NumPy's OpenBLAS, and XLA, of which the products of YNNPACK go
+# by the processor alone and are left to others. PyTorch's compiler would otherwise find its kernels
+# for wider instructions on disk, and mix them with code that expects others.
+LIMITS = {
+    "native": {},
+    "avx2": {
+        "CONVKIT_BACKEND": "avx2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "TORCHINDUCTOR_CACHE_DIR": str(
+            Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}_avx2"
+        ),
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2 --xla_cpu_experimental_ynn_fusion_type=",
+    },
+}
+UNLIMITED = ("onnxruntime",)  # goes by the processor alone
 
 
 class EngineFailed(Exception):
@@ -52,7 +75,7 @@ class Result:
 class Engine:
     """One engine's process, from its start to `close`."""
 
-    def __init__(self, name: str, task: str, python: str, threads: int) -> None:
+    def __init__(self, name: str, task: str, python: str, threads: int, isa: str) -> None:
         self.name = name
         self._task = task
         self._threads = threads
@@ -60,7 +83,7 @@ class Engine:
         self._process = subprocess.Popen(
             [python, "-m", "engines.worker", name],
             cwd=HERE,
-            env=_environment(threads) | (KEEP_MEMORY if task == "ops" else {}),
+            env=environment(threads, isa) | (KEEP_MEMORY if task == "ops" else {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -103,8 +126,8 @@ class Engine:
         return reply
 
 
-def _environment(threads: int) -> dict[str, str]:
-    """One number of threads, and the CPU, for everybody."""
+def environment(threads: int, isa: str) -> dict[str, str]:
+    """One number of threads, the CPU, and the same instructions for everybody."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
     return {
         **os.environ,
@@ -112,6 +135,7 @@ def _environment(threads: int) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": "",
         "JAX_PLATFORMS": "cpu",
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        **LIMITS[isa],
     }
 
 
@@ -122,10 +146,37 @@ def run_engines(
 
     An engine that is not installed or fails is left out, with a line that says so.
     """
+    return _run([(name, task, settings) for name in names], arguments)
+
+
+def run_with_peak(
+    names: Sequence[str], task: str, settings: dict[str, Any], arguments: argparse.Namespace
+) -> tuple[list[Result], float]:
+    """The same, and the processor's peak in multiply-adds a second, measured in the same rounds.
+
+    The peak is `arguments.peak` where that is given, and NaN where it could not be measured.
+    """
+    jobs = [(name, task, settings) for name in names]
+    if arguments.peak:
+        return _run(jobs, arguments), arguments.peak * 1e9 / 2
+    results = _run([*jobs, (PEAK, "peak", {"isa": arguments.isa})], arguments)
+    rounds = [result.seconds for result in results if result.engine == PEAK]
+    peak = 1e9 / min(seconds[0] for seconds in rounds[0]) if rounds else math.nan
+    return [result for result in results if result.engine != PEAK], peak
+
+
+def _run(
+    jobs: Sequence[tuple[str, str, dict[str, Any]]], arguments: argparse.Namespace
+) -> list[Result]:
+    """Jobs are an engine's name, its task, and the task's settings."""
     running: dict[Engine, Result] = {}
+    threads, isa = arguments.threads, arguments.isa
     try:
-        for name in names:
-            engine = Engine(name, task, interpreter(name, arguments), arguments.threads)
+        for name, task, settings in jobs:
+            if isa != "native" and name in UNLIMITED:
+                note(f"{name}: left out, it cannot be limited to {isa}")
+                continue
+            engine = Engine(name, task, interpreter(name, arguments), threads, isa)
             try:
                 running[engine] = engine.set_up(settings)
                 note(f"{name}: ready")
@@ -160,7 +211,8 @@ def note(text: str) -> None:
 def interpreter(name: str, arguments: argparse.Namespace) -> str:
     """The Python that runs an engine: --python, else --peers-python for peers, else this one."""
     chosen = dict(arguments.python)
-    return chosen.get(name) or (None if name in OWN else arguments.peers_python) or sys.executable
+    own = name in (*OWN, PEAK)
+    return chosen.get(name) or (None if own else arguments.peers_python) or sys.executable
 
 
 def add_options(parser: argparse.ArgumentParser, engines: Sequence[str]) -> None:
@@ -170,6 +222,9 @@ def add_options(parser: argparse.ArgumentParser, engines: Sequence[str]) -> None
     )
     parser.add_argument("--threads", type=int, default=2, help="threads per engine (default 2)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds to measure (default 5)")
+    parser.add_argument(
+        "--isa", choices=LIMITS, default="native", help="instructions that engines may use"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the table")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     parser.add_argument(
@@ -182,6 +237,13 @@ def add_options(parser: argparse.ArgumentParser, engines: Sequence[str]) -> None
         default=[],
         metavar="ENGINE=PATH",
         help="interpreter of one engine",
+    )
+
+
+def add_peak_option(parser: argparse.ArgumentParser) -> None:
+    """For the benchmarks that say which share of the processor's peak an engine reaches."""
+    parser.add_argument(
+        "--peak", type=float, metavar="GFLOPS", help="of all threads (default: measured)"
     )
 
 

@@ -7,7 +7,6 @@ each engine of `engines/`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +31,20 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class Upsample:
+    """Each pixel repeated `size` times in both directions: nearest-neighbour up-sampling."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Concatenate:
+    """The channels so far, then those that came out of layer number `layer`: a skip."""
+
+    layer: int
+
+
+@dataclass(frozen=True)
 class Flatten:
     """All values of a sample in one row, in the order (height, width, channels)."""
 
@@ -44,24 +57,38 @@ class Dense:
     activation: str | None = None
 
 
-Layer = Conv | Pool | Flatten | Dense
+Layer = Conv | Pool | Upsample | Concatenate | Flatten | Dense
+
+MNIST = 60_000
 
 
 @dataclass(frozen=True)
 class Network:
     """Layers from an image of `input_shape` (height, width, channels) to logits.
 
-    The last layer gives logits; each engine appends the softmax where its users would have it.
+    A network that ends in a dense layer sorts images into classes, and its logits go through a
+    softmax; one that ends in a convolution of one filter says yes or no to each pixel, through a
+    sigmoid. Each engine appends them where its users would have them. `samples` is an epoch.
     """
 
     input_shape: tuple[int, int, int]
     layers: tuple[Layer, ...]
+    samples: int = MNIST
 
     @property
-    def classes(self) -> int:
-        last = self.layers[-1]
-        assert isinstance(last, Dense)
-        return last.units
+    def output_shape(self) -> tuple[int, ...]:
+        """One sample's logits: (classes,) or (height, width, 1)."""
+        return self.shapes()[-1]
+
+    @property
+    def per_pixel(self) -> bool:
+        """Whether each pixel has a target of its own."""
+        return isinstance(self.layers[-1], Conv)
+
+    @property
+    def targets(self) -> int:
+        """How many answers there are for one sample: one, or one for each pixel."""
+        return math.prod(self.output_shape[:-1])
 
     def shapes(self) -> list[tuple[int, ...]]:
         """The shape of each layer's input, then that of the output; one sample."""
@@ -74,6 +101,10 @@ class Network:
                     shapes.append((shape[0] - lost, shape[1] - lost, filters))
                 case Pool(size):
                     shapes.append((shape[0] // size, shape[1] // size, shape[2]))
+                case Upsample(size):
+                    shapes.append((shape[0] * size, shape[1] * size, shape[2]))
+                case Concatenate(other):
+                    shapes.append((*shape[:2], shape[2] + shapes[other + 1][2]))
                 case Flatten():
                     shapes.append((math.prod(shape),))
                 case Dense(units):
@@ -121,16 +152,30 @@ class Network:
         return [np.ascontiguousarray(array) for array in converted]
 
     def multiply_adds(self) -> int:
-        """Multiply-adds of one sample's forward pass."""
-        total = 0
-        shapes: Sequence[tuple[int, ...]] = self.shapes()
+        """Multiply-adds of one sample's forward pass, counted directly: padding included."""
+        return sum(self._multiply_adds())
+
+    def training_multiply_adds(self) -> int:
+        """The same of one sample's forward and backward pass.
+
+        Each layer has three products of the same size: its output, the gradient of its weights and
+        that of its input, which the first layer does not need.
+        """
+        counts = self._multiply_adds()
+        return 3 * sum(counts) - next(count for count in counts if count)
+
+    def _multiply_adds(self) -> list[int]:
+        counts = []
+        shapes = self.shapes()
         for layer, shape, out in zip(self.layers, shapes, shapes[1:], strict=False):
             match layer:
                 case Conv(_, size):
-                    total += math.prod(out) * size * size * shape[-1]
+                    counts.append(math.prod(out) * size * size * shape[-1])
                 case Dense(units):
-                    total += shape[0] * units
-        return total
+                    counts.append(shape[0] * units)
+                case _:
+                    counts.append(0)
+        return counts
 
 
 NETWORKS: dict[str, Network] = {
@@ -170,6 +215,43 @@ NETWORKS: dict[str, Network] = {
             Flatten(),
             Dense(500, "relu"),
             Dense(10),
+        ),
+    ),
+    "mlp": Network(
+        (28, 28, 1),
+        (Flatten(), Dense(512, "relu"), Dense(256, "relu"), Dense(10)),
+    ),
+    "conv3x3": Network(
+        (32, 32, 3),
+        (
+            Conv(32, 3, "same", "relu"),
+            Conv(32, 3, "same", "relu"),
+            Pool(2),
+            Conv(64, 3, "same", "relu"),
+            Conv(64, 3, "same", "relu"),
+            Pool(2),
+            Conv(128, 3, "same", "relu"),
+            Flatten(),
+            Dense(10),
+        ),
+        # An epoch of CIFAR-10's 50,000 images would take each engine half a minute.
+        samples=10_000,
+    ),
+    "unet": Network(
+        (28, 28, 1),
+        (
+            Conv(8, 3, "same", "relu"),
+            Pool(2),
+            Conv(16, 3, "same", "relu"),
+            Pool(2),
+            Conv(32, 3, "same", "relu"),
+            Upsample(2),
+            Concatenate(2),
+            Conv(16, 3, "same", "relu"),
+            Upsample(2),
+            Concatenate(0),
+            Conv(8, 3, "same", "relu"),
+            Conv(1, 1),
         ),
     ),
 }

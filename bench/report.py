@@ -16,8 +16,8 @@ from driver import Result
 INSTRUCTION_SETS = ("avx512f", "avx2", "avx", "asimd")
 
 
-def hardware(threads: int) -> str:
-    """One line: processor, widest instruction set, threads, Python."""
+def hardware(threads: int, isa: str) -> str:
+    """One line: processor, widest instruction set, its limit, threads, Python."""
     name, flags = platform.processor() or platform.machine(), ""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -30,6 +30,8 @@ def hardware(threads: int) -> str:
         elif key in ("flags", "Features"):
             flags = value
     widest = next((name for name in INSTRUCTION_SETS if name in flags.split()), "unknown")
+    if isa != "native":
+        widest += f", limited to {isa}"
     return f"{name}, {widest}, threads: {threads}, Python {platform.python_version()}"
 
 
@@ -79,6 +81,59 @@ class Bars:
     line: float | None = None  # where to draw a line across, such as a ratio of one
 
 
+def bars(rows: Sequence[dict[str, Any]], unit: str) -> Bars:
+    """A bar for each engine, and a group for each network and batch; `unit` is of time."""
+    scale = {"seconds": 1.0, "milliseconds": 1e3}[unit]
+    times = {(*_setting(row), row["engine"]): scale * row["seconds"] for row in rows}
+    settings = list(dict.fromkeys(map(_setting, rows)))
+    engines = dict.fromkeys(row["engine"] for row in rows)
+    return Bars(
+        unit,
+        [f"{network}, {batch:,}" for network, batch in settings],
+        {name: [times.get((*key, name), math.nan) for key in settings] for name in engines},
+        logarithmic=unit == "milliseconds",
+    )
+
+
+def against_best_peer(rows: Sequence[dict[str, Any]]) -> str:
+    """A second table: the first engine of each setting beside the fastest of the others."""
+    cells = []
+    for setting in dict.fromkeys(map(_setting, rows)):
+        first, *peers = [row for row in rows if _setting(row) == setting]
+        if peers:
+            best = min(peers, key=lambda row: row["seconds"])
+            cells.append(
+                [
+                    setting[0],
+                    f"{setting[1]:,}",
+                    duration(first["seconds"]),
+                    f"{first['share']:.1%}",
+                    best["engine"],
+                    duration(best["seconds"]),
+                    f"{best['share']:.1%}",
+                    f"{best['seconds'] / first['seconds']:.2f}",
+                ]
+            )
+    if not cells:
+        return ""
+    name = rows[0]["engine"]
+    head = ("network", "batch", name, "of peak", "best peer", "its time", "of peak", "ratio")
+    return "\n\n" + table(head, cells)
+
+
+def _setting(row: dict[str, Any]) -> tuple[str, int]:
+    return row["network"], row["batch"]
+
+
+def peak(measured: Sequence[float]) -> str:
+    """The processor's peak, from multiply-adds a second of each run."""
+    low, high = min(measured), max(measured)
+    if math.isnan(low):
+        return "peak unknown"
+    texts = dict.fromkeys(digits(2 * value / 1e9) for value in (low, high))
+    return f"peak {' to '.join(texts)} GFLOP/s"
+
+
 def publish(
     benchmark: str,
     what: str,
@@ -89,7 +144,7 @@ def publish(
     bars: Bars,
 ) -> None:
     """Prints the table under a head that says what ran where; writes --json and draws --plot."""
-    machine = hardware(arguments.threads)
+    machine = hardware(arguments.threads, arguments.isa)
     versions = ", ".join(dict.fromkeys(result.version for result in results))
     print(f"{what}\n{machine}\n{versions}\n\n{text}")
     if arguments.json:

@@ -1,7 +1,7 @@
 """One module per engine. Each offers some of these functions, and imports its library on top:
 
 - `set_up(threads)` fixes the number of threads; `version()` names the library and its version;
-- `trainer(network, x, labels, batch_size)` gives a function that trains one epoch, shuffling and
+- `trainer(network, x, targets, batch_size)` gives a function that trains one epoch, shuffling and
   feeding included, and returns the epoch's mean loss and accuracy;
 - `predictor(network)` gives a function from images to probabilities, both NumPy arrays;
 - `operation(case, arrays)` gives a function without arguments that runs one op of `op_cases.py`.
@@ -20,9 +20,11 @@ ENGINES: dict[str, tuple[str, dict[str, bool]]] = {
     "jax": ("engines.jax_engine", {}),
     "tensorflow": ("engines.tensorflow_engine", {}),
     "onnxruntime": ("engines.onnxruntime_engine", {}),
+    "fma": ("engines.fma_engine", {}),
 }
 
-OWN = ("convkit", "numpy")
+OWN = ("convkit", "numpy")  # of the benchmark's own interpreter
+PEAK = "fma"  # no engine, but what the processor could do at best
 TRAINERS = ("convkit", "torch", "torch.compile", "jax", "tensorflow")
 PREDICTORS = ("convkit", "onnxruntime", "torch", "torch.compile", "jax", "tensorflow")
 OPERATORS = ("convkit", "numpy", "torch", "jax", "tensorflow")

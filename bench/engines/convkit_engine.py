@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from networks import Conv, Dense, Flatten, Network, Pool
+from networks import Concatenate, Conv, Dense, Flatten, Layer, Network, Pool, Upsample
 from op_cases import Case
 
 import convkit
-from convkit import layers, models, ops
+from convkit import _core, layers, models, ops
 
 
 def set_up(threads: int) -> None:
@@ -20,35 +20,51 @@ def set_up(threads: int) -> None:
 
 
 def version() -> str:
-    return f"convkit {convkit.__version__}"
+    return f"convkit {convkit.__version__} ({_core.backend_name()})"
 
 
 def _model(network: Network) -> Any:
-    model = models.Sequential()
-    model.add(layers.Input(shape=network.input_shape))
+    """The deck's way: the last layer gives probabilities, and losses look behind them."""
+    x = layers.Input(shape=network.input_shape)
+    outputs: list[Any] = []
+    y = x
     for layer in network.layers:
-        match layer:
-            case Conv(filters, size, padding, activation):
-                model.add(layers.Conv2D(filters, size, padding=padding, activation=activation))
-            case Pool(size, "max"):
-                model.add(layers.MaxPooling2D(size))
-            case Pool(size):
-                model.add(layers.AveragePooling2D(size))
-            case Flatten():
-                model.add(layers.Flatten())
-            case Dense(units, activation):
-                last = layer is network.layers[-1]
-                model.add(layers.Dense(units, activation="softmax" if last else activation))
+        y = _layer(layer, layer is network.layers[-1])(
+            [y, outputs[layer.layer]] if isinstance(layer, Concatenate) else y
+        )
+        outputs.append(y)
+    model = models.Model(x, y)
     model.set_weights(network.weights())
     return model
 
 
+def _layer(layer: Layer, last: bool) -> Any:
+    match layer:
+        case Conv(filters, size, padding, activation):
+            activation = "sigmoid" if last else activation
+            return layers.Conv2D(filters, size, padding=padding, activation=activation)
+        case Pool(size, "max"):
+            return layers.MaxPooling2D(size)
+        case Pool(size):
+            return layers.AveragePooling2D(size)
+        case Upsample(size):
+            return layers.UpSampling2D(size)
+        case Concatenate():
+            return layers.Concatenate()
+        case Flatten():
+            return layers.Flatten()
+        case Dense(units, activation):
+            return layers.Dense(units, activation="softmax" if last else activation)
+
+
 def trainer(
-    network: Network, x: np.ndarray, labels: np.ndarray, batch_size: int
+    network: Network, x: np.ndarray, targets: np.ndarray, batch_size: int
 ) -> Callable[[], tuple[float, float]]:
     model = _model(network)
-    model.compile(loss="categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
-    targets = convkit.utils.to_categorical(labels, network.classes)
+    loss = "binary_crossentropy" if network.per_pixel else "categorical_crossentropy"
+    model.compile(loss=loss, optimizer="adam", metrics=["accuracy"])
+    if not network.per_pixel:
+        targets = convkit.utils.to_categorical(targets, network.output_shape[-1])
 
     def epoch() -> tuple[float, float]:
         history = model.fit(x, targets, batch_size=batch_size, epochs=1, verbose=0).history
@@ -59,7 +75,9 @@ def trainer(
 
 def predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
     model = _model(network)
-    return lambda x: model.predict(x, batch_size=len(x), verbose=0)
+    # One image at a time has a path of its own: a function of arrays for services.
+    one = model.compiled(batch_size=1) if hasattr(model, "compiled") else model.predict
+    return lambda x: one(x) if len(x) == 1 else model.predict(x, batch_size=len(x), verbose=0)
 
 
 def operation(case: Case, arrays: list[np.ndarray]) -> Callable[[], Any]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from networks import Conv, Dense, Flatten, Network, Pool
+from networks import Concatenate, Conv, Dense, Flatten, Network, Pool, Upsample
 from op_cases import Case
 
 Array = jax.Array
@@ -30,6 +30,7 @@ def _logits(
     network: Network, weights: list[Array], x: Array, conv2d: Callable[..., Array]
 ) -> Array:
     values = iter(weights)
+    outputs: list[Array] = []
     for layer in network.layers:
         match layer:
             case Conv(_, _, padding):
@@ -38,6 +39,10 @@ def _logits(
                 x = _max_pool2d(x, size)
             case Pool(size):
                 x = _avg_pool2d(x, size)
+            case Upsample(size):
+                x = _upsample2d(x, size, "nearest")
+            case Concatenate(other):
+                x = jnp.concatenate((x, outputs[other]), -1)
             case Flatten():
                 x = x.reshape(len(x), -1)
             case Dense():
@@ -45,28 +50,36 @@ def _logits(
         activation = getattr(layer, "activation", None)
         if activation:
             x = ACTIVATIONS[activation](x)
+        outputs.append(x)
     return x
 
 
+def _loss(network: Network, logits: Array, target: Array) -> tuple[Array, Array]:
+    """The mean loss, and how many answers are right."""
+    if network.per_pixel:
+        right = ((logits > 0) == (target > 0.5)).sum()
+        return (jax.nn.softplus(logits) - logits * target).mean(), right
+    logs = jax.nn.log_softmax(logits)
+    right = (logits.argmax(1) == target).sum()
+    return -jnp.take_along_axis(logs, target[:, None], 1).mean(), right
+
+
 def trainer(
-    network: Network, x: np.ndarray, labels: np.ndarray, batch_size: int
+    network: Network, x: np.ndarray, targets: np.ndarray, batch_size: int
 ) -> Callable[[], tuple[float, float]]:
-    images, targets = jnp.asarray(x), jnp.asarray(labels)
+    images, wanted = jnp.asarray(x), jnp.asarray(targets)
     weights = [jnp.asarray(array) for array in network.weights()]
     zeros = [jnp.zeros_like(array) for array in weights]
     state = (weights, zeros, [array.copy() for array in zeros], jnp.zeros((), jnp.int32))
     whole = len(x) // batch_size * batch_size
 
     def loss(weights: list[Array], batch: Array, target: Array) -> tuple[Array, Array]:
-        logits = _logits(network, weights, batch, _conv2d_as_product)
-        logs = jax.nn.log_softmax(logits)
-        right = (logits.argmax(1) == target).sum()
-        return -jnp.take_along_axis(logs, target[:, None], 1).mean(), right
+        return _loss(network, _logits(network, weights, batch, _conv2d_as_product), target)
 
     def step(state: Any, index: Array) -> tuple[Any, tuple[Array, Array]]:
         weights, m, v, count = state
         (value, right), gradients = jax.value_and_grad(loss, has_aux=True)(
-            weights, images[index], targets[index]
+            weights, images[index], wanted[index]
         )
         count = count + 1
         rate = LEARNING_RATE * jnp.sqrt(1 - BETA_2**count) / (1 - BETA_1**count)
@@ -85,7 +98,7 @@ def trainer(
         if whole < len(images):
             state, (last_loss, last_right) = step(state, order[whole:])
             total, hits = total + last_loss, hits + last_right
-        return state, total / len(images), hits / len(images)
+        return state, total / len(images), hits / (len(images) * network.targets)
 
     key = jax.random.key(0)
 
@@ -100,7 +113,8 @@ def trainer(
 
 def predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
     weights = [jnp.asarray(array) for array in network.weights()]
-    compiled = jax.jit(lambda x: jax.nn.softmax(_logits(network, weights, x, _conv2d)))
+    chances = jax.nn.sigmoid if network.per_pixel else jax.nn.softmax
+    compiled = jax.jit(lambda x: chances(_logits(network, weights, x, _conv2d)))
     return lambda x: np.asarray(compiled(x))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import onnxruntime
-from networks import Conv, Dense, Flatten, Network, Pool
+from networks import Concatenate, Conv, Dense, Flatten, Network, Pool, Upsample
 from onnx import TensorProto, helper, numpy_helper
 
 ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
@@ -38,7 +38,8 @@ def predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
         n, height, width, channels = x.shape
         if channels > 1:
             x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-        return session.run(None, {"x": x.reshape(n, channels, height, width)})[0]
+        y = session.run(None, {"x": x.reshape(n, channels, height, width)})[0]
+        return y.transpose(0, 2, 3, 1) if network.per_pixel else y
 
     return predict
 
@@ -47,6 +48,7 @@ def _model(network: Network) -> onnx.ModelProto:
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
     values = iter(network.weights_channels_first())
+    outputs: list[str] = []
     last = "x"
 
     def append(kind: str, *extra: str, **attributes: object) -> None:
@@ -55,10 +57,13 @@ def _model(network: Network) -> onnx.ModelProto:
         nodes.append(helper.make_node(kind, [last, *extra], [name], **attributes))
         last = name
 
+    def constant(array: np.ndarray) -> str:
+        name = f"constant_{len(weights)}"
+        weights.append(numpy_helper.from_array(array, name))
+        return name
+
     def parameters() -> list[str]:
-        names = [f"parameter_{len(weights)}", f"parameter_{len(weights) + 1}"]
-        weights.extend(numpy_helper.from_array(next(values), name) for name in names)
-        return names
+        return [constant(next(values)), constant(next(values))]
 
     for layer in network.layers:
         match layer:
@@ -68,6 +73,18 @@ def _model(network: Network) -> onnx.ModelProto:
             case Pool(size, kind):
                 name = "MaxPool" if kind == "max" else "AveragePool"
                 append(name, kernel_shape=[size, size], strides=[size, size])
+            case Upsample(size):
+                scales = constant(np.array([1, 1, size, size], np.float32))
+                append(
+                    "Resize",
+                    "",
+                    scales,
+                    mode="nearest",
+                    nearest_mode="floor",
+                    coordinate_transformation_mode="asymmetric",
+                )
+            case Concatenate(other):
+                append("Concat", outputs[other], axis=1)
             case Flatten():
                 append("Flatten")
             case Dense():
@@ -75,13 +92,18 @@ def _model(network: Network) -> onnx.ModelProto:
         activation = getattr(layer, "activation", None)
         if activation:
             append(ACTIVATIONS[activation])
-    append("Softmax", axis=-1)
+        outputs.append(last)
+    if network.per_pixel:
+        append("Sigmoid")
+    else:
+        append("Softmax", axis=-1)
     height, width, channels = network.input_shape
+    *map_size, answers = network.output_shape
     graph = helper.make_graph(
         nodes,
         "network",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", channels, height, width])],
-        [helper.make_tensor_value_info(last, TensorProto.FLOAT, ["n", network.classes])],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, ["n", answers, *map_size])],
         weights,
     )
     opset = [helper.make_opsetid("", OPSET)]

@@ -16,6 +16,8 @@ from op_cases import cases
 Reply = dict[str, Any]
 Round = Callable[[], Reply]
 PIECES = (1024, 256)
+CHECKED = 4  # images whose probabilities are compared
+BURSTS = 10
 
 
 def train(
@@ -23,8 +25,7 @@ def train(
 ) -> tuple[Reply, Round]:
     """A round is one epoch. The first, unmeasured, compiles what there is to compile."""
     net = NETWORKS[network]
-    x, labels = training_data(net.input_shape, net.classes, samples)
-    epoch = module.trainer(net, x, labels, batch_size, **options)
+    epoch = module.trainer(net, *training_data(net, samples), batch_size, **options)
     epoch()
 
     def run_round() -> Reply:
@@ -32,6 +33,24 @@ def train(
         loss, accuracy = epoch()
         seconds = time.perf_counter() - start
         return {"seconds": [seconds], "loss": loss, "accuracy": accuracy}
+
+    return {}, run_round
+
+
+def check(
+    module: ModuleType, options: Reply, network: str, batch_size: int, steps: int
+) -> tuple[Reply, Round]:
+    """A round is `steps` updates on one batch, always the same: the losses should be everybody's.
+
+    An epoch is one batch here, whose order does not matter to a mean.
+    """
+    net = NETWORKS[network]
+    epoch = module.trainer(net, *training_data(net, batch_size), batch_size, **options)
+
+    def run_round() -> Reply:
+        start = time.perf_counter()
+        losses = [epoch()[0] for _ in range(steps)]
+        return {"seconds": [time.perf_counter() - start], "losses": losses}
 
     return {}, run_round
 
@@ -45,16 +64,27 @@ def infer(
     that is fastest in a trial.
     """
     net = NETWORKS[network]
-    x, _ = random_data(net.input_shape, net.classes, max(batches))
+    x, _ = random_data(net, max(batches))
     predict = module.predictor(net, **options)
     calls, pieces = [], []
     for batch in batches:
         sizes = [batch, *(size for size in PIECES if size < batch)]
-        trials = [_in_pieces(predict, x[:batch], size, net.classes) for size in sizes]
+        trials = [_in_pieces(predict, x[:batch], size, net.output_shape) for size in sizes]
         best = min(range(len(sizes)), key=lambda i, trials=trials: _trial(trials[i]))
         calls.append(trials[best])
         pieces.append(sizes[best])
-    return {"pieces": pieces, "first": predict(x[:1])[0].tolist()}, _rounds(calls, target)
+    # The first image through the one-image path, the next ones through that of many.
+    first = np.concatenate((predict(x[:1]), predict(x[:CHECKED])))
+    return {"pieces": pieces, "first": first.ravel().tolist()}, _rounds(calls, target)
+
+
+def peak(module: ModuleType, options: Reply, isa: str) -> tuple[Reply, Round]:
+    """A round measures how long the processor needs for 10**9 multiply-adds, at best.
+
+    That is the fastest of several bursts: whatever slows one down is not the arithmetic.
+    """
+    fma = module.Peak(isa, **options)
+    return {}, lambda: {"seconds": [1e9 / max(fma.measure() for _ in range(BURSTS))]}
 
 
 def ops(
@@ -75,7 +105,13 @@ def ops(
     return {"bytes": sizes}, _rounds(calls, target)
 
 
-TASKS: dict[str, Callable[..., tuple[Reply, Round]]] = {"train": train, "infer": infer, "ops": ops}
+TASKS: dict[str, Callable[..., tuple[Reply, Round]]] = {
+    "train": train,
+    "check": check,
+    "infer": infer,
+    "ops": ops,
+    "peak": peak,
+}
 
 
 def _rounds(calls: list[Callable[[], Any]], target: float) -> Round:
@@ -101,13 +137,13 @@ def _time(call: Callable[[], Any], repeats: int) -> float:
 
 
 def _in_pieces(
-    predict: Callable[[np.ndarray], np.ndarray], x: np.ndarray, size: int, classes: int
+    predict: Callable[[np.ndarray], np.ndarray], x: np.ndarray, size: int, shape: tuple[int, ...]
 ) -> Callable[[], np.ndarray]:
     if size >= len(x):
         return lambda: predict(x)
 
     def run() -> np.ndarray:
-        result = np.empty((len(x), classes), np.float32)
+        result = np.empty((len(x), *shape), np.float32)
         for start in range(0, len(x), size):
             result[start : start + size] = predict(x[start : start + size])
         return result

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from networks import Conv, Dense, Flatten, Network, Pool
+from networks import Concatenate, Conv, Dense, Flatten, Network, Pool, Upsample
 from op_cases import Case
 
 ACTIVATIONS = {"relu": tf.nn.relu, "tanh": tf.tanh}
@@ -27,6 +27,7 @@ def version() -> str:
 
 def _logits(network: Network, weights: list[Any], x: tf.Tensor) -> tf.Tensor:
     values = iter(weights)
+    outputs: list[tf.Tensor] = []
     for layer in network.layers:
         match layer:
             case Conv(_, _, padding):
@@ -35,6 +36,10 @@ def _logits(network: Network, weights: list[Any], x: tf.Tensor) -> tf.Tensor:
                 x = tf.nn.max_pool2d(x, size, size, "VALID")
             case Pool(size):
                 x = tf.nn.avg_pool2d(x, size, size, "VALID")
+            case Upsample(size):
+                x = _upsample2d(x, size, "nearest")
+            case Concatenate(other):
+                x = tf.concat((x, outputs[other]), -1)
             case Flatten():
                 x = tf.reshape(x, (-1, np.prod(x.shape[1:])))
             case Dense():
@@ -42,13 +47,25 @@ def _logits(network: Network, weights: list[Any], x: tf.Tensor) -> tf.Tensor:
         activation = getattr(layer, "activation", None)
         if activation:
             x = ACTIVATIONS[activation](x)
+        outputs.append(x)
     return x
 
 
+def _losses(network: Network, logits: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The loss of each answer, and how many answers are right."""
+    if network.per_pixel:
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(target, logits)
+        right = (logits > 0) == (target > 0.5)
+    else:
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(target, logits)
+        right = tf.argmax(logits, 1, tf.int32) == target
+    return losses, tf.math.count_nonzero(right, dtype=tf.int32)
+
+
 def trainer(
-    network: Network, x: np.ndarray, labels: np.ndarray, batch_size: int
+    network: Network, x: np.ndarray, targets: np.ndarray, batch_size: int
 ) -> Callable[[], tuple[float, float]]:
-    images, targets = tf.constant(x), tf.constant(labels)
+    images, wanted = tf.constant(x), tf.constant(targets)
     samples, whole = len(x), len(x) // batch_size * batch_size
     weights = [tf.Variable(array) for array in network.weights()]
     m = [tf.Variable(tf.zeros_like(array)) for array in weights]
@@ -56,10 +73,10 @@ def trainer(
     powers = [tf.Variable(BETA_1), tf.Variable(BETA_2)]
 
     def step(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        batch, target = tf.gather(images, index), tf.gather(targets, index)
+        batch, target = tf.gather(images, index), tf.gather(wanted, index)
         with tf.GradientTape() as tape:
             logits = _logits(network, weights, batch)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(target, logits)
+            losses, right = _losses(network, logits, target)
             loss = tf.reduce_mean(losses)
         for variable, a, b, gradient in zip(
             weights, m, v, tape.gradient(loss, weights), strict=True
@@ -78,8 +95,7 @@ def trainer(
             )
         powers[0].assign(powers[0] * BETA_1)
         powers[1].assign(powers[1] * BETA_2)
-        right = tf.argmax(logits, 1, tf.int32) == target
-        return tf.reduce_sum(losses), tf.math.count_nonzero(right, dtype=tf.int32)
+        return tf.reduce_sum(losses), right
 
     @tf.function
     def run() -> tuple[tf.Tensor, tf.Tensor]:
@@ -97,14 +113,16 @@ def trainer(
 
     def epoch() -> tuple[float, float]:
         total, hits = run()
-        return float(total) / samples, int(hits) / samples
+        answers = samples * network.targets
+        return float(total) / answers, int(hits) / answers
 
     return epoch
 
 
 def predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
     weights = [tf.constant(array) for array in network.weights()]
-    run = tf.function(lambda x: tf.nn.softmax(_logits(network, weights, x)))
+    chances = tf.sigmoid if network.per_pixel else tf.nn.softmax
+    run = tf.function(lambda x: chances(_logits(network, weights, x)))
     return lambda x: run(tf.constant(x)).numpy()
 
 

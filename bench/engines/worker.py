@@ -1,7 +1,7 @@
 """The process of one engine: `python -m engines.worker NAME`, started by `driver.py`.
 
 It reads one JSON object a line from stdin and answers each with one on stdout: first
-`{"do": "set up", "task": "train" | "infer" | "ops", "threads": ..., ...}`, then any number of
+`{"do": "set up", "task": ..., "threads": ..., ...}`, a task of `tasks.py`, then any number of
 `{"do": "round"}`. An answer holds "error" if the request failed, "missing" if the engine is not
 installed. Whatever libraries print goes to stderr.
 """
@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 from engines import ENGINES
+from engines.processors import use_processors
 from engines.tasks import TASKS, Reply, Round
 
 
@@ -46,27 +47,6 @@ def set_up(engine: str, task: str, threads: int, **settings: Any) -> tuple[Reply
     module.set_up(threads)
     reply, run_round = TASKS[task](module, options, **settings)
     return {"version": module.version(), **reply}, run_round
-
-
-def use_processors(threads: int) -> None:
-    """Keeps the process on as many processors as it has threads, one of each core first.
-
-    The number of threads alone would not bind every engine: some size their pools by what the
-    process may use.
-    """
-    if hasattr(os, "sched_setaffinity"):
-        allowed = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, sorted(allowed, key=_rank_within_core)[:threads])
-
-
-def _rank_within_core(processor: int) -> int:
-    path = f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings"
-    try:
-        with open(path, encoding="ascii") as file:
-            siblings = int(file.read().replace(",", ""), 16)
-    except OSError:
-        return 0
-    return (siblings & ((1 << processor) - 1)).bit_count()
 
 
 if __name__ == "__main__":
