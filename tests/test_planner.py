@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import convkit
-from convkit import _core, layers
+from convkit import _core, layers, ops
 from convkit.models import Model, Sequential
-from convkit.models.steps import Evaluation, Scores, TrainingStep
+from convkit.models.steps import Evaluation, Prediction, Scores, TrainingStep
 
 
 def conv_pool_dense() -> Model:
@@ -84,6 +84,18 @@ def dropout_mlp() -> Model:
     )
 
 
+def rescaled_pixels() -> Model:
+    return Sequential(
+        [
+            layers.Rescaling(1 / 127.5, offset=-1, input_shape=(9, 9, 1)),
+            layers.Conv2D(3, 3, activation="relu"),
+            layers.Rescaling(0.5, 0.25),
+            layers.Flatten(),
+            layers.Dense(5, activation="softmax"),
+        ]
+    )
+
+
 MODELS = [
     conv_pool_dense,
     pool_without_activation,
@@ -91,6 +103,7 @@ MODELS = [
     graph_with_joins,
     shared_layer,
     dropout_mlp,
+    rescaled_pixels,
 ]
 
 
@@ -107,8 +120,9 @@ def trained(
     n: int = 50,
     batch: int = 32,
     dtype: str = "float32",
-    loss: str = "sparse_categorical_crossentropy",
+    loss: object = "sparse_categorical_crossentropy",
     optimizer: object = "adam",
+    pixels: bool = False,
 ) -> tuple[list[np.ndarray], dict[str, float], TrainingStep]:
     """Weights and logs after two epochs, from the same start."""
     convkit.utils.set_random_seed(3)
@@ -118,8 +132,8 @@ def trained(
     finally:
         convkit.config.set_floatx("float32")
     model.compile(optimizer, loss, metrics=["accuracy"])
-    x, y = data(model, n, sparse=loss.startswith("sparse"))
-    x, y = model._arrays("fit", x / np.float32(255), y)
+    x, y = data(model, n, sparse=model.loss.sparse)
+    x, y = model._arrays("fit", x if pixels else x / np.float32(255), y)
     scores = Scores(model.loss, model._choose_metrics())
     step = TrainingStep(model, x, y, scores, model.optimizer, depth_first)
     order = np.random.default_rng(1).permutation(n)
@@ -232,6 +246,141 @@ def test_breadth_first_is_the_graph_as_recorded():
 def test_updates_stand_at_the_end():
     found = kernels(conv_pool_dense)
     assert set(found[-8:]) == {"adam"}
+
+
+def test_scores_leave_the_tiles_and_nothing_else():
+    for loss in ("sparse_categorical_crossentropy", "categorical_crossentropy", "mse"):
+        _, _, step = trained(conv_pool_dense, True, loss=loss)
+        moved = [one for one in step.program.steps if one.kernel == "untile"]
+        assert [one.outputs[0].shape for one in moved] == [(None,), (None,)]
+        behind = {one.kernel for one in step.program.steps if not one.tiled}
+        assert behind == {"accumulate", "next_step", "adam"}
+
+
+@pytest.mark.parametrize("depth_first", [False, True])
+def test_rescaling_is_done_while_gathering(depth_first):
+    _, _, step = trained(rescaled_pixels, depth_first, pixels=True)
+    found = step.program.steps
+    gather = next(one for one in found if one.kernel in ("gather", "tile_gather"))
+    assert (gather.spec.scale, gather.spec.offset) == (1 / 127.5, -1)
+    assert gather.inputs[0].dtype == "uint8"
+    # The one inside the network, and its gradient.
+    inside = [one.spec for one in found if one.kernel == "rescale"]
+    assert [(spec.scale, spec.offset) for spec in inside] == [(0.5, 0.25), (0.5, 0)]
+
+
+@pytest.mark.parametrize("depth_first", [False, True])
+def test_what_is_rescaled_while_gathering_is_what_was_rescaled_before(depth_first):
+    def without() -> Model:
+        made = rescaled_pixels()
+        return Sequential([layers.Input((9, 9, 1)), *made.layers[-4:]])
+
+    weights, logs, _ = trained(rescaled_pixels, depth_first, dtype="float64", pixels=True)
+    convkit.utils.set_random_seed(3)
+    convkit.config.set_floatx("float64")
+    try:
+        model = without()
+    finally:
+        convkit.config.set_floatx("float32")
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    x, y = data(model, 50)
+    x, y = model._arrays("fit", x / 127.5 - 1, y)
+    scores = Scores(model.loss, model._choose_metrics())
+    step = TrainingStep(model, x, y, scores, model.optimizer, depth_first)
+    order = np.random.default_rng(1).permutation(50)
+    for _ in range(2):
+        scores.reset()
+        with step.on(x, y, order):
+            step.program.run(0, 50, 32)
+    for variable, found in zip(model.weights, weights, strict=True):
+        np.testing.assert_allclose(found, variable.numpy(), rtol=0, atol=1e-9)
+    assert logs == pytest.approx(scores.logs(), abs=1e-10)
+
+
+def test_prediction_rescales_while_gathering_too():
+    model = rescaled_pixels()
+    x = data(model, 5)[0]
+    kernels = [one.kernel for one in Prediction(model, x, True).program.steps]
+    assert kernels.count("rescale") == 1
+    right = model.predict(x.astype(np.float32))
+    np.testing.assert_allclose(model.predict(x), right, rtol=1e-6)
+
+
+def test_what_is_read_besides_the_rescaling_is_gathered_as_it_is():
+    def twice() -> Model:
+        x = layers.Input((5,))
+        y = layers.Concatenate()([x, layers.Rescaling(2)(x)])
+        return Model(x, layers.Dense(5, activation="softmax")(y))
+
+    for depth_first in (False, True):
+        assert "rescale" in kernels(twice, depth_first)
+
+
+def clipped_loss(y_true: object, y_pred: object) -> object:
+    """A function of one's own: of the probabilities, where the named loss takes the logits."""
+    return ops.categorical_crossentropy(y_true, y_pred)
+
+
+FUSED_LOSSES = [
+    ("sparse_categorical_crossentropy", "sparse_softmax_crossentropy"),
+    ("categorical_crossentropy", "softmax_crossentropy"),
+    (clipped_loss, "softmax_crossentropy"),
+]
+
+
+@pytest.mark.parametrize(("loss", "kernel"), FUSED_LOSSES)
+def test_softmax_and_crossentropy_become_one(loss, kernel):
+    expected, logs, step = trained(conv_pool_dense, False, loss=loss, dtype="float64")
+    apart = [one.kernel for one in step.program.steps]
+    weights, fused_logs, step = trained(conv_pool_dense, True, loss=loss, dtype="float64")
+    found = [one.kernel for one in step.program.steps]
+    assert found.count(kernel) == found.count(f"{kernel}_backward") == 1
+    assert "softmax" in apart
+    assert not [name for name in found if name.startswith("softmax") and "cross" not in name]
+    assert not [name for name in found if "categorical_crossentropy" in name]
+    for a, b in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-9)
+    assert fused_logs == pytest.approx(logs, abs=1e-10)
+
+
+def test_two_softmaxes_share_no_loss():
+    def logits() -> Model:
+        return Sequential([layers.Dense(5, input_shape=(7,))])
+
+    def loss(y_true: object, z: object) -> object:
+        apart = ops.mean_squared_error(ops.softmax(z), ops.rescale(ops.softmax(z), 2, 1))
+        return ops.add(ops.categorical_crossentropy(y_true, z, from_logits=True), apart)
+
+    expected, logs, _ = trained(logits, False, loss=loss, dtype="float64")
+    weights, fused_logs, step = trained(logits, True, loss=loss, dtype="float64")
+    found = [one.kernel for one in step.program.steps]
+    assert found.count("softmax") == found.count("softmax_crossentropy") == 1
+    for a, b in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-9)
+    assert fused_logs == pytest.approx(logs, abs=1e-10)
+
+
+def test_the_softmax_of_another_axis_stays_on_its_own():
+    def across() -> Model:
+        x = layers.Input((6, 5))
+        y = layers.Softmax(axis=1)(layers.Dense(5)(x))
+        return Model(x, y)
+
+    def target_free(y_true: object, y_pred: object) -> object:
+        return ops.categorical_crossentropy(y_pred, y_pred)  # asks for both gradients
+
+    model = across()
+    model.compile("sgd", "categorical_crossentropy")
+    rng = np.random.default_rng(0)
+    x, y = model._arrays("fit", rng.normal(size=(20, 6, 5)), rng.uniform(size=(20, 6, 5)))
+    step = TrainingStep(model, x, y, Scores(model.loss, []), model.optimizer, True)
+    assert "softmax" in [one.kernel for one in step.program.steps]
+
+    found = [
+        one.kernel for one in trained(conv_pool_dense, True, loss=target_free)[2].program.steps
+    ]
+    assert "softmax_backward" in found
+    assert "softmax_crossentropy" not in found
 
 
 # ---- the process around a program ----------------------------------------------------------------

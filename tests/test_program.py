@@ -200,7 +200,7 @@ def test_memory_is_shared_in_training_and_in_inference():
     step, _, _ = lenet_step()
     native = step.program.native
     assert 0 < native.arena_bytes(32) < 0.6 * native.unshared_bytes(32)
-    inference = Prediction(convkit.models.lenet(), np.zeros((1, 28, 28, 1), np.uint8))
+    inference = Prediction(convkit.models.lenet(), np.zeros((1, 28, 28, 1), np.uint8), False)
     native = inference.program.native
     assert 0 < native.arena_bytes(32) < 0.6 * native.unshared_bytes(32)
 
@@ -428,7 +428,7 @@ def test_predictions_and_evaluations_let_go_of_their_arrays(batch):
     model = convkit.models.lenet()
     model.compile("adam", "sparse_categorical_crossentropy")
     x, y = np.zeros((8, 28, 28, 1), np.float32), np.zeros(8, np.int32)
-    prediction = Prediction(model, x)
+    prediction = Prediction(model, x, False)
     evaluation = Evaluation(model, x, y, Scores(model.loss, []), depth_first=False)
     held = [weakref.ref(array) for array in (x, y)]
     for run, arrays in ((prediction.run, (x,)), (evaluation.run, (x, y))):
@@ -520,7 +520,7 @@ def test_programs_of_their_own_run_in_several_threads_at_once():
     expected = model.predict(x).tobytes()
 
     def predict(_: int) -> bool:
-        own = Prediction(model, x)
+        own = Prediction(model, x, True)
         return all(own.run(x, batch).tobytes() == expected for batch in (24, 7, 1))
 
     with ThreadPoolExecutor(6) as pool:

@@ -34,7 +34,7 @@ class CompiledModel:
         sample = tuple(model.input_shape[1:])
         # Images as they come from files have a function of their own.
         self._run, self._run_bytes = (
-            Prediction(model, np.empty((0, *sample), dtype)).prepared(batch)
+            Prediction(model, np.empty((0, *sample), dtype), False).prepared(batch)
             for dtype in (model.dtype, "uint8")
         )
         self._shape = (None, *sample)

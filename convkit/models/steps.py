@@ -147,18 +147,25 @@ class Evaluation:
 
 
 class Prediction:
-    """The forward pass over a fed array into another."""
+    """The forward pass over a fed array into another.
 
-    def __init__(self, model: Any, x: np.ndarray) -> None:
+    Args:
+        model: gives `call(x, training=False)`.
+        x: an array of the shape and dtype that will be fed.
+        depth_first: whether tiles of samples go through the model one after the other; whether
+            there are several at all, that is.
+    """
+
+    def __init__(self, model: Any, x: np.ndarray, depth_first: bool) -> None:
         self.x = Symbol((None, *x.shape[1:]), x.dtype.name, place="fed")
         y = model.call(_float(self.x, None, model.dtype), training=False)
         self.shape: Shape = y.shape
         if graph.root(y).node is None:  # a model that changes nothing: its result is a copy
             y = gather(graph.root(y), None, model.dtype)
         self.y = y
-        self.program = Program(model.dtype, results=[y])
+        self.program = Program(model.dtype, results=[y], depth_first=depth_first)
         # A function of one sample, or None where arrays are not as it takes them; any threads.
-        self.one = self.prepared(1)
+        self.one = None if depth_first else self.prepared(1)
         self._lock = threading.Lock()
 
     def prepared(self, most: int) -> _core.Prepared:
@@ -167,9 +174,11 @@ class Prediction:
 
     def run(self, x: np.ndarray, batch_size: int) -> np.ndarray:
         """The outputs for all rows; one thread at a time."""
-        if len(x) == 1 and (one := self.one(x, None)) is not None:
-            return one
+        if len(x) == 1 and self.one is not None and (y := self.one(x, None)) is not None:
+            return y
         y = np.empty((len(x), *(s for s in self.shape if s is not None)), self.y.dtype)
         with self._lock, self.program.bound((self.x, x), (self.y, y)):
-            self.program.run(0, len(x), batch_size)
+            # Tiles need no memory for the batch, so all rows are one.
+            whole = all(step.tiled for step in self.program.steps)
+            self.program.run(0, len(x), len(x) if whole else batch_size)
         return y
