@@ -311,11 +311,22 @@ SOFTMAXES = [
         ("empty_batch", (0, 10), {}),
     ]
 ]
+RESCALE = [
+    Case("rescale", name, (shape,), options)
+    for name, shape, options in [
+        ("one_value", (1,), {"scale": 2}),
+        ("pixels", (2, 5, 3, 17), {"scale": 1 / 127.5, "offset": -1.0}),
+        ("tail", (7, 13), {"scale": -0.7, "offset": 3.3}),
+        ("no_scale", (3, 5), {"scale": 0.0, "offset": 0.1}),
+        ("empty_batch", (0, 3), {"scale": 1 / 255}),
+    ]
+]
 ACTIVATIONS_LARGE = [
     *(
         Case(op, "large", ((64, 4099),), {}, ("wide",))
         for op in ("relu", "leaky_relu", "sigmoid", "tanh", "exp", "softmax", "log_softmax")
     ),
+    Case("rescale", "large", ((64, 4099),), {"scale": 0.3, "offset": 1.5}),
     Case("softmax", "large_middle_axis", ((16, 37, 401),), {"axis": 1}, ("wide",)),
 ]
 
@@ -396,6 +407,7 @@ CASES = [
     *DENSE,
     *ACTIVATIONS,
     *SOFTMAXES,
+    *RESCALE,
     *CONCATENATE,
     *ADD,
     *LOSSES,

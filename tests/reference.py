@@ -360,6 +360,14 @@ def log_softmax_backward(dy, x, axis=-1):
     return (dy - softmax(x, axis) * dy.sum(axis=axis, keepdims=True),)
 
 
+def rescale(x, scale, offset=0.0):
+    return x * scale + offset
+
+
+def rescale_backward(dy, x, scale, offset=0.0):
+    return (dy * scale,)
+
+
 ACTIVATIONS = {
     "linear": (lambda x: x, lambda dy, x: (dy,)),
     "relu": (relu, relu_backward),

@@ -123,6 +123,7 @@ PEERS = {
     "exp": torch.exp,
     "softmax": lambda x, axis=-1: torch.softmax(x, axis),
     "log_softmax": lambda x, axis=-1: torch.log_softmax(x, axis),
+    "rescale": lambda x, scale, offset=0.0: x * scale + offset,
     "concatenate": lambda *arrays, axis=-1: torch.cat(arrays, axis),
     "add": torch.add,
     "categorical_crossentropy": categorical_crossentropy,

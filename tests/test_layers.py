@@ -43,6 +43,7 @@ SHAPES = [
     (lambda: layers.ReLU(), (3, 4, 2), (3, 4, 2)),
     (lambda: layers.Softmax(), (3, 4, 2), (3, 4, 2)),
     (lambda: layers.Dropout(0.5), (3, 4, 2), (3, 4, 2)),
+    (lambda: layers.Rescaling(1 / 255), (3, 4, 2), (3, 4, 2)),
 ]
 
 
@@ -98,6 +99,7 @@ POOLING = {"pool_size": (2, 2), "strides": None, "padding": "valid", "data_forma
         (layers.Activation, ["activation"], {}),
         (layers.Softmax, [], {"axis": -1}),
         (layers.Dropout, ["rate"], {}),
+        (layers.Rescaling, ["scale"], {"offset": 0.0}),
         (layers.Concatenate, [], {"axis": -1}),
     ],
 )
@@ -145,6 +147,7 @@ def test_keras_short_names_are_the_same_classes():
         (lambda: layers.ReLU(), "re_lu"),
         (lambda: layers.Softmax(), "softmax"),
         (lambda: layers.Dropout(0.5), "dropout"),
+        (lambda: layers.Rescaling(2), "rescaling"),
         (lambda: layers.Add(), "add"),
         (lambda: layers.Concatenate(), "concatenate"),
         (lambda: layers.InputLayer((1,)), "input_layer"),
@@ -233,6 +236,18 @@ def test_activations(rng):
     np.testing.assert_allclose(layers.Softmax(axis=1)(x), reference.softmax(x), rtol=1e-5)
     with pytest.raises(ValueError, match="activation to be one of 'linear', 'relu'"):
         layers.Dense(3, activation="swoosh")
+
+
+def test_rescaling_takes_pixels_as_they_are(rng, dtype):
+    pixels = rng.integers(0, 256, (3, 4, 5, 1)).astype(np.uint8)
+    layer = layers.Rescaling(1 / 127.5, offset=-1, dtype=np.dtype(dtype).name)
+    y = layer(pixels)
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y, pixels / 127.5 - 1, rtol=0, atol=2 * np.finfo(dtype).eps)
+    assert layer.weights == []
+    model = Sequential([Input((4, 5, 1), dtype=np.dtype(dtype).name), layer])
+    for given in (pixels, pixels.astype(dtype)):
+        assert model.predict(given).tobytes() == y.tobytes()
 
 
 def test_add_and_concatenate(rng):
@@ -434,7 +449,13 @@ def test_set_floatx_sets_the_dtype_of_new_layers():
 def test_an_input_is_not_written_to(rng):
     x = rng.normal(size=(2, 6, 6, 2)).astype(np.float32)
     before = x.tobytes()
-    for layer in (layers.ReLU(), layers.Flatten(), layers.Reshape((72,)), layers.Dropout(0.5)):
+    for layer in (
+        layers.ReLU(),
+        layers.Flatten(),
+        layers.Reshape((72,)),
+        layers.Dropout(0.5),
+        layers.Rescaling(2),
+    ):
         layer(x, training=True)
         assert x.tobytes() == before, type(layer).__name__
 
@@ -476,6 +497,9 @@ def test_an_array_call_leaves_the_shapes_of_symbols_alone():
         (lambda: layers.Dense("3"), "units"),
         (lambda: layers.Dropout(1.0), "rate"),
         (lambda: layers.Dropout(-0.1), "rate"),
+        (lambda: layers.Rescaling("half"), "scale to be a number"),
+        (lambda: layers.Rescaling(float("nan")), "scale"),
+        (lambda: layers.Rescaling(1, [0.1, 0.2]), "offset to be a number"),
         (lambda: layers.Reshape((-1, -1)), "-1"),
         (lambda: layers.Reshape(7), "shape"),
         (lambda: layers.Reshape((5,))(Input((4,))), r"fit the shape \(5,\), got \(4,\)"),

@@ -26,7 +26,14 @@ def run(kernel: str, spec, n: int, dtype, inputs: list, *, size: int) -> np.ndar
 
 
 def gathered(
-    source: np.ndarray, index: np.ndarray | None, n: int, dtype, *, scale: float, labels: bool
+    source: np.ndarray,
+    index: np.ndarray | None,
+    n: int,
+    dtype,
+    *,
+    scale: float = 1,
+    offset: float = 0,
+    labels: bool = False,
 ) -> np.ndarray:
     """Rows of a source that went through tiles, by a program: it alone may gather."""
     size = source.shape[1]
@@ -38,7 +45,8 @@ def gathered(
     tile, result = program.tile(width, size), program.fed(width, size)
     kind = SOURCE_TYPES.index(source.dtype.type)
     kernel = "tile_gather_labels" if labels else "tile_gather"
-    program.node(kernel, _core.Gather(size=size, type=kind, scale=scale), [rows, order, tile], True)
+    spec = _core.Gather(size=size, type=kind, scale=scale, offset=offset)
+    program.node(kernel, spec, [rows, order, tile], True)
     program.node("untile", _core.Elementwise(size=size), [tile, result], True)
     y, untouched = guarded(np.zeros((n, size), dtype))
     kept = source.view(np.uint8) if source.dtype == bool else source
@@ -58,8 +66,16 @@ def test_gather_picks_converts_and_scales(source, size, n, dtype, rng):
     data = rng.integers(0, 200, size=(50, size)).astype(source)
     for index in (rng.integers(0, 50, size=n), None):
         rows = data[:n] if index is None else data[index]
-        y = gathered(data, index, n, dtype, scale=1 / 255, labels=False)
+        y = gathered(data, index, n, dtype, scale=1 / 255)
         assert_same_bits(y, rows.astype(dtype) * dtype(1 / 255))
+        y = gathered(data, index, n, dtype, scale=0.5, offset=-1)
+        assert_same_bits(y, (rows / 2 - 1).astype(dtype))
+
+
+@pytest.mark.parametrize("size", [1, 33])
+def test_gather_without_scale_and_offset_copies_every_bit(size, dtype):
+    data = np.resize(np.array([0.0, -0.0, np.inf, -np.inf, 1e-30, -3.5], dtype), (20, size))
+    assert_same_bits(gathered(data, None, 20, dtype), data)
 
 
 @pytest.mark.parametrize("n", SAMPLES)
@@ -68,7 +84,7 @@ def test_gather_picks_converts_and_scales(source, size, n, dtype, rng):
 def test_gather_labels(source, size, n, rng):
     data = rng.integers(0, 10, size=(50, size)).astype(source)
     index = rng.integers(0, 50, size=n)
-    y = gathered(data, index, n, np.float32, scale=1, labels=True)  # untile only moves their bits
+    y = gathered(data, index, n, np.float32, labels=True)  # untile only moves their bits
     np.testing.assert_array_equal(y.view(np.int32), data[index].astype(np.int32))
 
 
@@ -77,7 +93,7 @@ def test_what_int32_cannot_hold_is_no_label():
         (np.array([2.0**31, -np.inf, np.nan, 3.9, -2147483648.0]), [-1, -1, -1, 3, -(2**31)]),
         (np.array([2**31, -(2**31) - 1, 2**31 - 1, 0, -7]), [-1, -1, 2**31 - 1, 0, -7]),
     ):
-        y = gathered(data[:, None], None, 5, np.float32, scale=1, labels=True)
+        y = gathered(data[:, None], None, 5, np.float32, labels=True)
         np.testing.assert_array_equal(y.view(np.int32)[:, 0], right)
 
 
@@ -126,9 +142,8 @@ def test_dropout_of_a_part_of_a_batch(tiles_at_once, size, dtype, rng):
     fed, state, result = program.fed(width, size), program.state(8, 2), program.fed(width, size)
     before, after = program.tile(width, size), program.tile(width, size)
     kind = SOURCE_TYPES.index(dtype)
-    program.node(
-        "tile_gather", _core.Gather(size=size, type=kind, scale=1), [fed, -1, before], True
-    )
+    rows = _core.Gather(size=size, type=kind, scale=1, offset=0)
+    program.node("tile_gather", rows, [fed, -1, before], True)
     program.node("tile_dropout", spec, [before, state, after], True)
     program.node("untile", _core.Elementwise(size=size), [after, result], True)
     program.set_tiles_at_once(tiles_at_once)

@@ -78,6 +78,20 @@ void normalise_backward(const Context& context, const Softmax& s, int64_t n, con
     });
 }
 
+// A row that is alone: its own values are in the lanes. The same operations in the same order.
+template <class T>
+void softmax_row(int64_t size, const T* x, T* y) {
+    T top = x[0];
+    for (int64_t i = 1; i < size; ++i) top = top > x[i] || top != top ? top : x[i];
+    for_each_vector(y, 0, size, [&](int64_t i, auto part) {
+        put(y + i, exp<T>(get(x + i, part) - broadcast(top)), part);
+    });
+    const T total = blocked_sum<T>(size, [&](int64_t i) { return broadcast(y[i]); })[0];
+    for_each_vector(y, 0, size, [&](int64_t i, auto part) {
+        put(y + i, get(y + i, part) / broadcast(total), part);
+    });
+}
+
 }  // namespace
 
 template <class T>
@@ -130,6 +144,7 @@ void rescale(const Context& context, const Rescale& s, int64_t n, const T* x, T*
 
 template <class T>
 void softmax(const Context& context, const Softmax& s, int64_t n, const T* x, T* y) {
+    if (n * s.outer * s.inner == 1) return softmax_row(s.size, x, y);
     normalise(context, s, n, x, y, [&](T* lanes, Vec<T> top) {
         const Vec<T> total = blocked_sum<T>(s.size, [&](int64_t i) {
             const Vec<T> e = exp<T>(load(lanes + i * kLanes<T>) - top);
