@@ -63,6 +63,10 @@ BEHIND_SOFTMAX = {
 LINEAR = -1  # ActivationKind
 # Below this most of a tile's lanes would work for nothing.
 LEAST_SAMPLES = 6
+# What is taken to stay in a core's own cache, in bytes. A constant: bits are to be the same on every
+# machine of an instruction set.
+CACHE = 1 << 20
+MOST_TILES = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -123,6 +127,28 @@ def plan(nodes: Iterable[Node], results: Sequence[Symbol], depth_first: bool) ->
 def tiles_pay(batch_size: int) -> bool:
     """Whether batches of this size fill enough of a tile's lanes to run depth-first."""
     return batch_size >= LEAST_SAMPLES
+
+
+def tiles_at_once(steps: Iterable[Step], tile_bytes: int) -> int:
+    """How many tiles a thread takes through the stretch together.
+
+    More than one where the weights of dense layers do not stay in the cache, but a few tiles do:
+    the weights are then read once for all of them.
+    """
+    weights = {
+        id(value): value
+        for step in steps
+        if step.kernel.startswith("tile_dense")
+        for value in step.inputs
+        if value is not None and value.place == "state"
+    }
+    if sum(_bytes(value) for value in weights.values()) <= CACHE // 2:
+        return 1
+    return max(1, min(MOST_TILES, CACHE // max(1, tile_bytes)))
+
+
+def _bytes(value: Symbol) -> int:
+    return prod(s for s in value.shape if s is not None) * (8 if value.dtype == "float64" else 4)
 
 
 # ---- what goes into the stretch ------------------------------------------------------------------

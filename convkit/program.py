@@ -67,6 +67,8 @@ class Program:
                 for value in [*step.inputs, *step.outputs]
             ]
             self.native.node(step.kernel, step.spec, arguments, step.tiled)
+        tile_bytes = self.native.tile_bytes()
+        self.native.set_tiles_at_once(planner.tiles_at_once(self.steps, tile_bytes))
         for symbol in self._symbols:
             if symbol.variable is not None:
                 self.bind(symbol, symbol.variable.value)

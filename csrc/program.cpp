@@ -233,9 +233,15 @@ int64_t Program::sum_bytes(int64_t n) const {
     return total * slots(n);
 }
 
-// By the number of samples alone, so that sums are the same on any number of threads.
+// The samples that a thread takes through a stretch at a time, and how many parts of a batch have
+// sums of their own: by the number of samples alone, so that sums are the same on any number of
+// threads.
+int64_t Program::pass(int64_t n) const {
+    return kTile * std::min(tiles_at_once_, std::max<int64_t>(1, in_tiles(n) / kTile / 2));
+}
+
 int64_t Program::slots(int64_t n) const {
-    const int64_t passes = (in_tiles(n) / kTile + tiles_at_once_ - 1) / tiles_at_once_;
+    const int64_t passes = (n + pass(n) - 1) / pass(n);
     const int64_t wanted = std::min(std::max(passes / kTilesPerSlot, kLeastSlots), kMostSlots);
     return std::min(passes, wanted);
 }

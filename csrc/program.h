@@ -50,7 +50,8 @@ class Program {
     // Throws std::invalid_argument where the arguments do not fit the kernel.
     void add_node(const std::string& kernel, const Spec& spec, const std::vector<int>& arguments,
                   bool tiled);
-    // How many tiles a thread takes through a stretch at a time.
+    // How many tiles a thread takes through a stretch at a time, at most: fewer where the batch has
+    // too few for two threads.
     void set_tiles_at_once(int64_t tiles);
 
     // State: the whole array. Fed: an array of `rows` rows, one per sample.
@@ -95,6 +96,7 @@ class Program {
     };
 
     int64_t touched_bytes(int64_t n) const;
+    int64_t pass(int64_t n) const;
     int64_t slots(int64_t n) const;
     void plan_updates();
     void reserve(int64_t n);

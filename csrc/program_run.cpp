@@ -92,9 +92,8 @@ void Program::call(const Node& node, const Context& context, int64_t n, void* co
 void Program::run_tiles(size_t begin, size_t end, int64_t row, int64_t n, int64_t slot,
                         int64_t first, int64_t last) {
     char* tiles = scratch<char>(kTiles, tile_bytes_);
-    const int64_t pass = kTile * tiles_at_once_;
-    for (; first < last; first += pass) {
-        const int64_t samples = std::min(pass, last - first);
+    for (; first < last; first += pass(n)) {
+        const int64_t samples = std::min(pass(n), last - first);
         const Context context{1, first, n};
         for (size_t i = begin; i < end; ++i) {
             const Node& node = nodes_[i];
@@ -110,7 +109,7 @@ void Program::run_tiles(size_t begin, size_t end, int64_t row, int64_t n, int64_
 
 void Program::run_stretch(size_t begin, size_t end, int64_t row, int64_t n, Poll& poll) {
     const Context context{seconds_.empty() ? num_threads() : 1};
-    const int64_t pass = kTile * tiles_at_once_, passes = (n + pass - 1) / pass;
+    const int64_t pass = this->pass(n), passes = (n + pass - 1) / pass;
     if (slot_bytes_ == 0) {  // nothing to add up: any thread may take any tile
         for (int64_t at = 0; at < passes; at += kPassesPerPoll) {
             poll();
