@@ -63,8 +63,8 @@ BEHIND_SOFTMAX = {
 LINEAR = -1  # ActivationKind
 # Below this most of a tile's lanes would work for nothing.
 LEAST_SAMPLES = 6
-# What is taken to stay in a core's own cache, in bytes. A constant: bits are to be the same on every
-# machine of an instruction set.
+# What is taken to stay in a core's own cache, in bytes. A constant: bits are to be the same on
+# every machine of an instruction set.
 CACHE = 1 << 20
 MOST_TILES = 4
 
