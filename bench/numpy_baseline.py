@@ -205,6 +205,16 @@ def exp_backward(dy: Array, x: Array) -> Array:
     return dy * np.exp(x)
 
 
+def rescale(x: Array, *, scale: float, offset: float) -> Array:
+    y = x * np.float32(scale)
+    y += np.float32(offset)
+    return y
+
+
+def rescale_backward(dy: Array, x: Array, *, scale: float, offset: float) -> Array:
+    return dy * np.float32(scale)
+
+
 def add(a: Array, b: Array) -> Array:
     return a + b
 

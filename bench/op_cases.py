@@ -77,7 +77,7 @@ class Case:
         marks = [
             name if value is True else str(value)
             for name, value in self.arguments.items()
-            if name not in ("pool_size", "size")
+            if name not in ("pool_size", "size", "scale", "offset")
         ]
         return " ".join([text, *marks])
 
@@ -158,6 +158,7 @@ _OPS: tuple[dict[str, Any], ...] = (
     _dense(120, 84),
     _dense(84, 10),
     *(_unary(op, 28, 28, 6) for op in ("relu", "leaky_relu", "sigmoid", "tanh", "exp")),
+    _unary("rescale", 28, 28, 6, scale=1 / 127.5, offset=-1.0),
     _unary("softmax", 10),
     _unary("log_softmax", 10),
     _binary("add", 28, 28, 6),

@@ -64,7 +64,7 @@ def pair(op: str, name: str, value: object, least: int) -> tuple[int, int]:
 def number(op: str, name: str, value: object, low: float, high: float) -> float:
     """`value` as a float, low <= value < high; TypeError or ValueError otherwise."""
     try:
-        found = float(value)  # type: ignore[arg-type]
+        found = float("" if isinstance(value, str) else value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise TypeError(f"{op}: expected {name} to be a number, got {value!r}") from None
     if not low <= found < high:

@@ -18,6 +18,12 @@ EXPECTED = {
     ),
     "xor_two_layers.py": ("x1 x2  target  output", "XOR is solved."),
     "vertical_edges.py": ("edges 4 x 4\n" + 4 * "    0  30  30   0\n",),
+    "digits_from_bytes.py": (
+        "1,442 images of (8, 8, 1), uint8, 0 .. 255",
+        "of 355 test images are read right",
+        "the same images as floats: the same bits",
+    ),
+    "service.py": ("10,000 images, one by one:", "4 threads at once: the same answers"),
 }
 
 
@@ -50,9 +56,10 @@ def test_all_expected_examples_exist():
     assert {path.name for path in EXAMPLES.glob("*.py")} >= EXPECTED.keys()
 
 
-def test_vertical_edges_draws(tmp_path):
+@pytest.mark.parametrize("name", ["vertical_edges.py", "digits_from_bytes.py"])
+def test_example_draws(name, tmp_path):
     image = pytest.importorskip("PIL.Image")
     pytest.importorskip("matplotlib")
-    run_example("vertical_edges.py", "--plot", "edges.png", folder=tmp_path)
-    with image.open(tmp_path / "edges.png") as picture:
+    run_example(name, "--plot", "picture.png", folder=tmp_path)
+    with image.open(tmp_path / "picture.png") as picture:
         assert picture.size[0] > picture.size[1] > 200

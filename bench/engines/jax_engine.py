@@ -207,6 +207,7 @@ OPS: dict[str, Callable[..., Array]] = {
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
     "upsample2d": _upsample2d,
+    "rescale": lambda x, scale, offset: x * scale + offset,
     "relu": jax.nn.relu,
     "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.2),
     "sigmoid": jax.nn.sigmoid,

@@ -197,6 +197,7 @@ OPS: dict[str, Callable[..., tf.Tensor]] = {
     "max_pool2d": lambda x, pool_size: tf.nn.max_pool2d(x, pool_size, pool_size, "VALID"),
     "avg_pool2d": lambda x, pool_size: tf.nn.avg_pool2d(x, pool_size, pool_size, "VALID"),
     "upsample2d": _upsample2d,
+    "rescale": lambda x, scale, offset: x * scale + offset,
     "relu": tf.nn.relu,
     "leaky_relu": lambda x: tf.nn.leaky_relu(x, 0.2),
     "sigmoid": tf.sigmoid,

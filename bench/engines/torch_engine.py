@@ -202,6 +202,7 @@ OPS: dict[str, Callable[..., Tensor]] = {
     "upsample2d": lambda x, size, interpolation: F.interpolate(
         x, scale_factor=size, mode=interpolation
     ),
+    "rescale": lambda x, scale, offset: x * scale + offset,
     "relu": F.relu,
     "leaky_relu": lambda x: F.leaky_relu(x, 0.2),
     "sigmoid": torch.sigmoid,
