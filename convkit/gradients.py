@@ -197,7 +197,6 @@ def _node_gradients(node: Node, dy: Any, leads: set[int]) -> list[Any]:
 
 
 def _sum(a: Symbol, b: Symbol) -> Symbol:
-
     spec = _core.Elementwise(size=samples(a.shape)[1])
     result: Symbol = call("add", spec, None, [a, b], [a.shape], a.dtype)[0]
     return result

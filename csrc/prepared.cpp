@@ -1,9 +1,7 @@
 #include "prepared.h"
 
-#include <algorithm>
-#include <cstdlib>
-#include <new>
 #include <stdexcept>
+#include <string>
 
 #include "backend.h"
 #include "float_mode.h"
@@ -12,8 +10,6 @@
 namespace convkit {
 namespace {
 
-constexpr size_t kAlignment = 64;
-constexpr int64_t kMostBytes = int64_t{1} << 55;
 // What a brief run does at most: some tens of microseconds.
 constexpr int64_t kBriefBytes = 1 << 19, kBriefMultiplyAdds = 1 << 22;
 
@@ -29,22 +25,16 @@ int64_t multiply_adds(const Spec& spec) {
 
 }  // namespace
 
-void Prepared::Free::operator()(char* p) const { std::free(p); }
-
 Prepared::Prepared(const Program& program, int x, int y, int64_t most) {
     const std::vector<Value>& values = program.values();
     const int count = static_cast<int>(values.size());
     expect(most >= 1, "at least one sample");
     expect(x >= 0 && x < count && y >= 0 && y < count && x != y, "values of the program");
-    for (const Value& value : values)
-        if (value.elements * value.item_bytes > kMostBytes / most) throw std::bad_alloc();
-
+    expect(values[y].made, "y to be made by a node");
+    program.check_size(most);
     int64_t total = 0;
     const std::vector<int64_t> offsets = program.place_values(Place::kArena, most, &total);
-    void* memory = nullptr;
-    if (posix_memalign(&memory, kAlignment, std::max<size_t>(total, kAlignment)) != 0)
-        throw std::bad_alloc();
-    arena_.reset(static_cast<char*>(memory));
+    arena_ = allocate(total);
 
     int64_t touched = total, work = 0;
     for (const Node& node : program.nodes()) {

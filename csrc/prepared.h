@@ -1,28 +1,26 @@
-// A program made ready for small batches: kernel calls resolved and their
-// pointers set beforehand, in memory of their own, so that a run is these calls
-// and nothing else.
+// A program made ready for small batches: kernel calls resolved and their pointers set beforehand,
+// in memory of their own, so that a run is these calls and nothing else.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
+#include "memory.h"
 #include "program.h"
 
 namespace convkit {
 
 class Prepared {
  public:
-    // From value `x`, which is fed, to value `y`, for at most so many samples.
-    // States are used where the program has them now, and must stay there. Throws
-    // std::invalid_argument if the program needs or does more than that.
+    // From value `x`, which is fed, to value `y`, for at most so many samples. States are used
+    // where the program has them now, and must stay there. Throws std::invalid_argument if the
+    // program needs or does more than that.
     Prepared(const Program& program, int x, int y, int64_t most);
 
     // One thread at a time. 0 <= n <= most.
     void run(const void* x, void* y, int64_t n);
 
-    // Whether a run is over before it would be worth while to let others go ahead
-    // meanwhile.
+    // Whether a run is over before it would be worth while to let others go ahead meanwhile.
     bool brief() const { return brief_; }
 
  private:
@@ -38,15 +36,12 @@ class Prepared {
         size_t call, argument;
         bool is_x;
     };
-    struct Free {
-        void operator()(char* p) const;
-    };
 
     void run_calls(int64_t n) const;
 
     std::vector<Call> calls_;
     std::vector<Use> uses_;
-    std::unique_ptr<char, Free> arena_;
+    Memory arena_;
     bool brief_;
 };
 

@@ -1,17 +1,15 @@
 #include "program.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <limits>
-#include <new>
 #include <stdexcept>
 
 namespace convkit {
 namespace {
 
-constexpr int64_t kAlignment = 64;
 // Sizes beyond these are refused, so that no product of them leaves 64 bits.
-constexpr int64_t kMostElements = int64_t{1} << 40;
+constexpr int64_t kMostElements = int64_t{1} << 40, kMostBytes = int64_t{1} << 55;
+constexpr int64_t kMostTilesAtOnce = 64;
 // Elements of a gradient that a thread adds up and applies at a time.
 constexpr int64_t kPiece = 4096;
 // The tiles of a batch are cut into so many slots at most; each sums up gradients of its own.
@@ -41,10 +39,9 @@ int64_t item_bytes(Element element, bool float64) {
     return 0;
 }
 
-// Kernels between tiles and the rows of a batch.
-bool moves(const KernelInfo& kernel) {
-    return kernel.name == "tile_gather" || kernel.name == "tile_gather_labels" ||
-           kernel.name == "untile";
+// Whether a kernel for tiles takes an argument as rows of the batch.
+bool in_rows(const KernelInfo& kernel, const Argument& argument) {
+    return argument.name == "index" || (kernel.name == "untile" && argument.name == "y");
 }
 
 bool made_for_tiles(const KernelInfo& kernel) {
@@ -53,13 +50,11 @@ bool made_for_tiles(const KernelInfo& kernel) {
 
 }  // namespace
 
-void Program::Free::operator()(char* p) const { std::free(p); }
-
 int Program::add_value(Place place, int64_t item_bytes, int64_t elements, bool per_sample) {
-    if (item_bytes <= 0 || elements < 0 || elements > kMostElements)
-        throw std::invalid_argument("program: expected a size of 0 to 2**40 elements");
-    Value value{place, item_bytes, elements, per_sample};
-    values_.push_back(value);
+    if (item_bytes < 1 || item_bytes > 8 || elements < 0 || elements > kMostElements)
+        throw std::invalid_argument(
+            "program: expected a size of 0 to 2**40 elements of 1 to 8 bytes");
+    values_.push_back({place, item_bytes, elements, per_sample});
     capacity_ = -1;
     return static_cast<int>(values_.size()) - 1;
 }
@@ -73,6 +68,10 @@ void Program::add_node(const std::string& name, const Spec& spec, const std::vec
     Node node{&kernel, spec, arguments, false, tiled, tiled && !made_for_tiles(kernel)};
     if (made_for_tiles(kernel) && !tiled) bad_argument(name, "a kernel for tiles", "in no stretch");
     if (node.widened && !in_lanes(node.spec)) bad_argument(name, "no kernel", "for tiles");
+    // The tiles of one stretch are gone when the next begins, and so are its sums.
+    if (tiled && !nodes_.empty() && !nodes_.back().tiled &&
+        std::any_of(nodes_.begin(), nodes_.end(), [](const Node& other) { return other.tiled; }))
+        bad_argument(name, "a second stretch", "in one program");
     for (int id : arguments) {
         if (id >= static_cast<int>(values_.size()) || id < -1)
             bad_argument(name, "an argument", "is no value of this program");
@@ -90,6 +89,12 @@ void Program::add_node(const std::string& name, const Spec& spec, const std::vec
             continue;
         }
         const Value& value = values_[arguments[i]];
+        const bool ours = value.place != Place::kFed && value.place != Place::kState;
+        const bool summed = value.place == Place::kSum;
+        // What is bound was checked against the nodes that were there.
+        if (value.data) bad_argument(name, argument.name, "is bound already");
+        if (ours && !value.made && !argument.writes)
+            bad_argument(name, argument.name, "is read before it is made");
         if (one[i].any) {
             // Only a gather has one: from anywhere in a state by an index that is fed and checked
             // before it is read, or row by row from what is fed or made before.
@@ -104,7 +109,6 @@ void Program::add_node(const std::string& name, const Spec& spec, const std::vec
                 bad_argument(name, argument.name, "and its index are in the wrong place");
             continue;
         }
-        const bool summed = value.place == Place::kSum;
         if (one[i].inout && value.place != Place::kState && !(tiled && summed))
             bad_argument(name, argument.name, "is updated and must be state");
         if (summed && argument.writes && !(tiled && one[i].inout))
@@ -113,7 +117,8 @@ void Program::add_node(const std::string& name, const Spec& spec, const std::vec
             bad_argument(name, argument.name, "is a sum that is not whole yet");
         if (tiled && argument.writes && !summed && !value.per_sample)
             bad_argument(name, argument.name, "would be written by many threads");
-        if (value.per_sample && (value.place == Place::kTile) != tiled && !(tiled && moves(kernel)))
+        const bool of_tile = tiled && !in_rows(kernel, argument);
+        if (value.per_sample && (value.place == Place::kTile) != of_tile)
             bad_argument(name, argument.name, "is in the wrong place");
         if (value.item_bytes != item_bytes(argument.element, float64_))
             bad_argument(name, argument.name, "has elements of another type");
@@ -124,12 +129,15 @@ void Program::add_node(const std::string& name, const Spec& spec, const std::vec
                          "needs " + std::to_string(one[i].elements) + " elements, has " +
                              std::to_string(first));
     }
+    for (size_t i = 0; i < arguments.size(); ++i)
+        if (arguments[i] >= 0 && kernel.arguments[i].writes) values_[arguments[i]].made = true;
     nodes_.push_back(std::move(node));
     capacity_ = -1;
 }
 
 void Program::set_tiles_at_once(int64_t tiles) {
-    if (tiles < 1 || tiles > 64) throw std::invalid_argument("program: expected 1 to 64 tiles");
+    if (tiles < 1 || tiles > kMostTilesAtOnce)
+        throw std::invalid_argument("program: expected 1 to 64 tiles");
     tiles_at_once_ = tiles;
     capacity_ = -1;
 }
@@ -207,6 +215,16 @@ std::vector<int64_t> Program::place_values(Place place, int64_t n, int64_t* tota
     return offsets;
 }
 
+void Program::check_size(int64_t n) const {
+    const int64_t most = std::max(n, kTile * kMostTilesAtOnce);
+    int64_t total = 0;
+    for (const Value& value : values_) {
+        if (value.bytes(1) > kMostBytes / most) throw std::bad_alloc();
+        total += value.bytes(most);
+        if (total > kMostBytes) throw std::bad_alloc();
+    }
+}
+
 int64_t Program::arena_bytes(int64_t n) const {
     int64_t total = 0;
     place_values(Place::kArena, n, &total);
@@ -246,6 +264,25 @@ int64_t Program::slots(int64_t n) const {
     return std::min(passes, wanted);
 }
 
+// Of a batch of n or less: fewer samples may have more slots, as their passes are shorter.
+int64_t Program::most_slots(int64_t n) const {
+    int64_t most = slots(n);
+    for (int64_t less = kTile; less < std::min(n, 2 * kTile * tiles_at_once_); less += kTile)
+        most = std::max(most, slots(less));
+    return most;
+}
+
+// The sum that is the gradient of an optimizer's node and read by nothing else; -1: it is none.
+int Program::update_of(const Node& node, const std::vector<int>& readers) const {
+    if (!std::get_if<Sgd>(&node.spec) && !std::get_if<Adam>(&node.spec)) return -1;
+    for (size_t i = 0; i < node.arguments.size(); ++i) {
+        const int id = node.arguments[i];
+        if (node.kernel->arguments[i].name == "gradient")
+            return values_[id].place == Place::kSum && readers[id] == 1 ? id : -1;
+    }
+    return -1;
+}
+
 // A sum that only an optimizer at the end of the program reads is added up and applied piece by
 // piece, while it is in a core's nearest cache. The others are added up behind their stretch.
 void Program::plan_updates() {
@@ -257,15 +294,9 @@ void Program::plan_updates() {
                 ++readers[id];
                 reader[id] = i;
             }
-    const auto sum_of = [&](const Node& node) {
-        const bool update = std::get_if<Sgd>(&node.spec) || std::get_if<Adam>(&node.spec);
-        for (int id : node.arguments)
-            if (update && id >= 0 && values_[id].place == Place::kSum && readers[id] == 1)
-                return id;
-        return -1;
-    };
+    // In any order: there is one for each parameter, and they share nothing that they change.
     first_update_ = nodes_.size();
-    while (first_update_ > 0 && sum_of(nodes_[first_update_ - 1]) >= 0) --first_update_;
+    while (first_update_ > 0 && update_of(nodes_[first_update_ - 1], readers) >= 0) --first_update_;
     totals_.clear();
     updates_.clear();
     for (int id = 0; id < count; ++id) {
@@ -288,13 +319,8 @@ void Program::plan_updates() {
 
 void Program::reserve(int64_t n) {
     if (n <= capacity_) return;
+    check_size(n);
     capacity_ = -1;
-    const auto allocate = [](int64_t bytes) {
-        void* memory = nullptr;
-        if (posix_memalign(&memory, kAlignment, std::max(bytes, kAlignment)) != 0)
-            throw std::bad_alloc();
-        return Memory(static_cast<char*>(memory));
-    };
     int64_t arena_bytes = 0;
     const std::vector<int64_t> in_arena = place_values(Place::kArena, n, &arena_bytes);
     const std::vector<int64_t> in_tile =
@@ -309,7 +335,7 @@ void Program::reserve(int64_t n) {
     arena_.reset();
     sums_.reset();
     arena_ = allocate(arena_bytes);
-    sums_ = allocate(slot_bytes_ * slots(n));
+    sums_ = allocate(slot_bytes_ * most_slots(n));
     plan_updates();
     capacity_ = n;
 }

@@ -11,10 +11,10 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "memory.h"
 #include "registry.h"
 
 namespace convkit {
@@ -27,8 +27,9 @@ struct Value {
     int64_t elements;    // per sample if per_sample, else in all
     bool per_sample;
     char* data = nullptr;  // fed: row 0; state: the array
-    int64_t rows = 0;      // fed: rows that data holds
+    int64_t rows = 0;      // fed, or the source of a gather: rows that data holds
     int64_t offset = -1;   // arena, tile, sum: set by the plan
+    bool made = false;     // whether a node writes it
 
     int64_t bytes(int64_t n) const { return item_bytes * elements * (per_sample ? n : 1); }
 };
@@ -47,14 +48,16 @@ class Program {
     explicit Program(bool float64) : float64_(float64) {}
 
     int add_value(Place place, int64_t item_bytes, int64_t elements, bool per_sample);
-    // Throws std::invalid_argument where the arguments do not fit the kernel.
+    // Throws std::invalid_argument where the arguments do not fit the kernel, are read before a
+    // node has made them, or are bound already.
     void add_node(const std::string& kernel, const Spec& spec, const std::vector<int>& arguments,
                   bool tiled);
     // How many tiles a thread takes through a stretch at a time, at most: fewer where the batch has
     // too few for two threads.
     void set_tiles_at_once(int64_t tiles);
 
-    // State: the whole array. Fed: an array of `rows` rows, one per sample.
+    // State: the whole array, or as the source of a gather `rows` rows. Fed: `rows` rows, one per
+    // sample.
     void bind(int value, void* data, int64_t rows);
 
     // Runs the samples begin .. end in steps of batch_size; the last step may be smaller. Returns
@@ -77,15 +80,14 @@ class Program {
     // Where each value of one kind of memory lies in it, for n samples; -1: the others.
     std::vector<int64_t> place_values(Place place, int64_t n, int64_t* total) const;
 
+    // Throws std::bad_alloc where n samples are so many that sizes might leave 64 bits.
+    void check_size(int64_t n) const;
+
     const std::vector<Node>& nodes() const { return nodes_; }
     const std::vector<Value>& values() const { return values_; }
     bool float64() const { return float64_; }
 
  private:
-    struct Free {
-        void operator()(char* p) const;
-    };
-    using Memory = std::unique_ptr<char, Free>;
     struct Poll;
     // A piece of a sum over the slots, and the node that updates a parameter by it at once.
     struct Update {
@@ -98,6 +100,8 @@ class Program {
     int64_t touched_bytes(int64_t n) const;
     int64_t pass(int64_t n) const;
     int64_t slots(int64_t n) const;
+    int64_t most_slots(int64_t n) const;
+    int update_of(const Node& node, const std::vector<int>& readers) const;
     void plan_updates();
     void reserve(int64_t n);
     void check_indices(int64_t begin, int64_t end) const;

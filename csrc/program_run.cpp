@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <chrono>
-#include <new>
 #include <stdexcept>
 
 #include "backend.h"
@@ -14,13 +13,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr double kPollSeconds = 0.05;
-// Sizes beyond these are refused, so that no product of them leaves 64 bits.
-constexpr int64_t kMostSamples = int64_t{1} << 40, kMostBytes = int64_t{1} << 55;
-constexpr size_t kMostArguments = 16;
+constexpr int64_t kMostSamples = int64_t{1} << 40;
 // A step that touches less is over before threads are together.
 constexpr int64_t kTeamBytes = 1 << 19;
-// Slots, or passes of tiles, between two looks at signals.
-constexpr int64_t kSlotsPerPoll = 8, kPassesPerPoll = 256;
 // What a pass of tiles, and a piece of an update, takes at least, in nanoseconds.
 constexpr double kPassCost = 20000, kUpdateCost = 3000;
 
@@ -34,12 +29,29 @@ struct Program::Poll {
     const std::function<void()>& call;
     uint64_t float_mode;  // of the caller
     Clock::time_point last = Clock::now();
+    int64_t passes = 8;  // of tiles, that threads go through between two looks
 
     void operator()() {
         if (seconds_since(last) < kPollSeconds) return;
         const FloatMode mode(float_mode);
         call();
         last = Clock::now();
+    }
+
+    // Calls body(begin, end) for pieces of 0 .. count, of at least `least`, with a look before
+    // each. An item takes so many passes; pieces become smaller or larger by the time that they
+    // take.
+    template <class Body>
+    void in_pieces(int64_t count, int64_t least, int64_t passes_each, Body body) {
+        for (int64_t begin = 0, end = 0; begin < count; begin = end) {
+            (*this)();
+            end = std::min(begin + std::max(least, passes / passes_each), count);
+            const Clock::time_point start = Clock::now();
+            body(begin, end);
+            const double taken = seconds_since(start);
+            if (taken > kPollSeconds && passes > 1) passes /= 2;
+            if (taken < kPollSeconds / 4 && (end - begin) * passes_each >= passes) passes *= 2;
+        }
     }
 };
 
@@ -110,26 +122,27 @@ void Program::run_tiles(size_t begin, size_t end, int64_t row, int64_t n, int64_
 void Program::run_stretch(size_t begin, size_t end, int64_t row, int64_t n, Poll& poll) {
     const Context context{seconds_.empty() ? num_threads() : 1};
     const int64_t pass = this->pass(n), passes = (n + pass - 1) / pass;
-    if (slot_bytes_ == 0) {  // nothing to add up: any thread may take any tile
-        for (int64_t at = 0; at < passes; at += kPassesPerPoll) {
-            poll();
-            const int64_t count = std::min(kPassesPerPoll, passes - at);
-            parallel_for(context, count, kPassCost, [&](int64_t b, int64_t e) {
-                run_tiles(begin, end, row, n, 0, (at + b) * pass, std::min((at + e) * pass, n));
+    const int64_t least = 4 * context.threads;  // so that none waits long for the others
+    if (slot_bytes_ == 0) {                     // nothing to add up: any thread may take any tile
+        poll.in_pieces(passes, least, 1, [&](int64_t from, int64_t to) {
+            parallel_for(context, to - from, kPassCost, [&](int64_t b, int64_t e) {
+                run_tiles(begin, end, row, n, 0, (from + b) * pass, std::min((from + e) * pass, n));
             });
-        }
+        });
         return;
     }
-    const int64_t count = slots(n);
-    for (int64_t at = 0; at < count; at += kSlotsPerPoll) {
-        poll();
-        const int64_t some = std::min(kSlotsPerPoll, count - at);
-        parallel_for(context, some, kPassCost, [&](int64_t b, int64_t e) {
-            for (int64_t slot = at + b; slot < at + e; ++slot) {
-                std::fill_n(sums_.get() + slot * slot_bytes_, slot_bytes_, 0);
-                run_tiles(begin, end, row, n, slot, slot * passes / count * pass,
-                          std::min((slot + 1) * passes / count * pass, n));
-            }
+    const int64_t count = slots(n), longest = (passes + count - 1) / count;
+    for (int64_t from = 0, to = 0; from < longest; from = to) {  // these passes of every slot
+        to = std::min(from + std::max<int64_t>(1, poll.passes / count), longest);
+        poll.in_pieces(count, least, to - from, [&](int64_t some, int64_t more) {
+            parallel_for(context, more - some, kPassCost, [&](int64_t b, int64_t e) {
+                for (int64_t slot = some + b; slot < some + e; ++slot) {
+                    const int64_t first = slot * passes / count + from;
+                    const int64_t last = std::min(first - from + to, (slot + 1) * passes / count);
+                    if (from == 0) std::fill_n(sums_.get() + slot * slot_bytes_, slot_bytes_, 0);
+                    run_tiles(begin, end, row, n, slot, first * pass, std::min(last * pass, n));
+                }
+            });
         });
     }
     add_up(totals_, n);
@@ -202,9 +215,6 @@ int64_t Program::run(int64_t begin, int64_t end, int64_t batch_size, double seco
                      const std::function<void()>& poll_call) {
     if (begin < 0 || end < begin || end > kMostSamples || batch_size < 1)
         throw std::invalid_argument("program: expected 0 <= begin <= end and batch_size >= 1");
-    for (const Value& value : values_)
-        if (value.elements * value.item_bytes > kMostBytes / std::max<int64_t>(1, end - begin))
-            throw std::bad_alloc();
     for (const Value& value : values_) {
         if (value.place != Place::kFed && value.place != Place::kState) continue;
         if (!value.data && value.elements > 0)
@@ -235,12 +245,11 @@ int64_t Program::run(int64_t begin, int64_t end, int64_t batch_size, double seco
     return row;
 }
 
+// Of the program's own memory, and of states.
 int64_t Program::touched_bytes(int64_t n) const {
     int64_t total = 0;
-    for (const Value& value : values_) {
-        const bool ours = value.place != Place::kFed && value.place != Place::kState;
-        if (ours || value.place == Place::kState) total += value.bytes(n);
-    }
+    for (const Value& value : values_)
+        if (value.place != Place::kFed) total += value.bytes(n);
     return total;
 }
 

@@ -53,6 +53,7 @@ std::vector<std::string> parameter_names(const std::string& text) {
 
 template <class... P>
 std::vector<Argument> arguments_of(void (*)(P...), const std::string& text) {
+    static_assert(sizeof...(P) <= kMostArguments);
     const std::vector<std::string> names = parameter_names(text);
     const Element elements[] = {element_of<P>()...};
     const bool writes[] = {!std::is_const_v<std::remove_pointer_t<P>>...};

@@ -35,6 +35,8 @@ struct Count {
     Count(int64_t elements) : elements(elements) {}  // NOLINT: plain numbers in kernels.inc
 };
 
+constexpr size_t kMostArguments = 16;  // of a kernel
+
 struct KernelInfo {
     std::string name;
     std::vector<Argument> arguments;

@@ -391,6 +391,92 @@ def test_nodes_that_do_not_fit_are_refused():
     native.node("add", spec, [four, four, four])  # and nothing of the refused is left behind
 
 
+def rows_of(size: int):
+    return _core.Gather(size=size, type=SOURCE_TYPES["float32"], scale=1, offset=0)
+
+
+def test_a_program_has_one_stretch_and_reads_only_what_it_made():
+    native = _core.Program("float32")
+    spec, rows = _core.Elementwise(size=4), rows_of(4)
+    fed, result, made = native.fed(4, 4), native.fed(4, 4), native.arena(4, 4, True)
+    tile, other, total = native.tile(4, 4), native.tile(4, 4), native.sum(4, 4)
+    for kernel, wrong, arguments, tiled, message in (
+        ("add", spec, [made, fed, result], False, "a is read before it is made"),
+        ("add", spec, [tile, tile, other], True, "a is read before it is made"),
+        ("tile_gather", rows, [fed, -1, made], True, "y is in the wrong place"),
+        ("tile_gather", rows, [fed, -1, result], True, "y is in the wrong place"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            native.node(kernel, wrong, arguments, tiled)
+    native.node("tile_gather", rows, [fed, -1, tile], True)
+    with pytest.raises(ValueError, match="y is in the wrong place"):
+        native.node("untile", spec, [tile, other], True)
+    native.node("untile", spec, [tile, made], True)
+    learning_rate, parameter = native.state(4, 1), native.state(4, 4)
+    sgd = _core.Sgd(size=4, momentum=0, nesterov=0)
+    with pytest.raises(ValueError, match="gradient is read before it is made"):
+        native.node("sgd", sgd, [learning_rate, total, -1, parameter])
+    native.node("add", spec, [made, made, result])
+    with pytest.raises(ValueError, match="second stretch"):
+        native.node("tile_gather", rows, [fed, -1, other], True)
+
+
+def test_what_is_bound_was_checked_against_all_nodes():
+    native = _core.Program("float32")
+    source, index, y = native.state(4, 3), native.fed(8, 1), native.fed(4, 3)
+    native.bind(source, np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match="source is bound already"):
+        native.node("gather", rows_of(3), [source, index, y])
+    native.unbind(source)
+    native.node("gather", rows_of(3), [source, index, y])
+    sgd = _core.Sgd(size=3, momentum=0, nesterov=0)
+    native.node("sgd", sgd, [native.state(4, 1), source, -1, source])
+    with pytest.raises(ValueError, match="size"):  # read as a whole too, it has one row
+        native.bind(source, np.zeros((0, 3), np.float32))
+
+
+def test_states_stay_where_a_prepared_function_reads_them():
+    native = _core.Program("float32")
+    x, y, kernel = native.fed(4, 2), native.fed(4, 3), native.state(4, 6)
+    native.node("dense", _core.Dense(rows=1, inputs=2, units=3), [x, kernel, -1, y])
+    native.bind(kernel, np.ones((2, 3), np.float32))
+    float32 = np.dtype(np.float32)
+    function = _core.prepare(native, x, (2,), float32, y, (3,), float32, 1)
+    for change in (native.unbind, lambda value: native.bind(value, np.zeros((2, 3), np.float32))):
+        with pytest.raises(ValueError, match="states to stay"):
+            change(kernel)
+    np.testing.assert_array_equal(function(np.ones((1, 2), np.float32), None), [[2, 2, 2]])
+
+
+@pytest.mark.parametrize("tiles_at_once", [1, 2, 3, 4, 8])
+def test_a_smaller_batch_may_have_more_slots(tiles_at_once):
+    """Sums of 112 ones, 64 and then 48 at a time: two slots, then three, with several tiles."""
+    native = _core.Program("float32")
+    inputs, units = 40, 30
+    size = inputs * units
+    x, dy = native.fed(4, inputs), native.fed(4, units)
+    tile_x, tile_dy, total = native.tile(4, inputs), native.tile(4, units), native.sum(4, size)
+    parameter, learning_rate = native.state(4, size), native.state(4, 1)
+    native.node("tile_gather", rows_of(inputs), [x, -1, tile_x], True)
+    native.node("tile_gather", rows_of(units), [dy, -1, tile_dy], True)
+    dense = _core.Dense(rows=1, inputs=inputs, units=units)
+    native.node("tile_dense_backward_kernel", dense, [tile_dy, tile_x, total, -1], True)
+    sgd = _core.Sgd(size=size, momentum=0, nesterov=0)
+    native.node("sgd", sgd, [learning_rate, total, -1, parameter])
+    native.set_tiles_at_once(tiles_at_once)
+    value = np.zeros(size, np.float32)
+    ones = np.ones((112, inputs), np.float32)
+    for name, array in (
+        (x, ones),
+        (dy, ones[:, :units].copy()),
+        (parameter, value),
+        (learning_rate, np.ones(1, np.float32)),
+    ):
+        native.bind(name, array)
+    native.run(0, 112, 64, float("inf"))
+    np.testing.assert_array_equal(value, -112)
+
+
 # ---- arrays come and go ------------------------------------------------------------------------
 
 

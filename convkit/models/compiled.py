@@ -44,7 +44,7 @@ class CompiledModel:
         self.dtype: str = model.dtype
 
     def __call__(self, x: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """The model's outputs for x, the same as `predict` gives.
+        """The model's outputs for x, as `predict` gives them (from 6 samples on, but for rounding).
 
         Args:
             x: (n, ...) with 0 <= n <= batch_size. A contiguous array of the model's dtype or of

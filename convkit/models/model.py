@@ -346,7 +346,7 @@ class Model(Layer):
             batch if validation_batch_size is None else validation_batch_size,
             1,
         )
-        step = self._training_step(x, y, batch)
+        step = self._training_step(x, y, min(batch, len(x)))
         order = np.arange(len(x), dtype=np.int64)
 
         history, bar = History(), _bar(verbose)
@@ -497,9 +497,9 @@ class Model(Layer):
             batch_size: how many samples a call takes at most.
 
         Returns:
-            A callable that gives for an array (n, ...) with n <= batch_size what `predict` gives,
-            in microseconds. The model's weights stay its own, and are used as they are when it is
-            called.
+            A callable that gives for an array (n, ...) with n <= batch_size what `predict` gives
+            (from 6 samples on, but for rounding), in microseconds. The model's weights stay its
+            own, and are used as they are when it is called.
         """
         self._require_built("compiled")
         with self._recording:

@@ -13,7 +13,7 @@ void bind_specs(pybind11::module_& m);
 Spec to_spec(pybind11::handle object);
 
 void bind_kernels(pybind11::module_& m);
-constexpr size_t kMostArguments = 16;      // of a kernel
+constexpr size_t kMostAxes = 32;           // of an array; every NumPy has room for them
 constexpr int64_t kWorthReleasing = 4096;  // elements in all arguments of a kernel
 // A new array of a type that NumPy numbers so; its contents are undefined.
 pybind11::object new_array(int type, int axes, const Py_intptr_t* sizes);
@@ -23,8 +23,8 @@ bool narrow_labels(int type, const void* from, int64_t count, int64_t classes, i
 
 void bind_replay(pybind11::module_& m);
 void bind_program(pybind11::module_& m);
-// The program in a Python object. Throws py::cast_error.
-const Program& to_program(pybind11::handle object);
+// The program in a Python object, whose states can be bound no more. Throws py::cast_error.
+const Program& program_to_prepare(pybind11::handle object);
 void bind_prepared(pybind11::module_& m);
 
 }  // namespace convkit

@@ -13,8 +13,6 @@
 namespace convkit {
 namespace {
 
-constexpr py::ssize_t kMostAxes = 32;  // as many as any NumPy has
-
 // Everything that a kernel call is made of, checked as memory safety needs; the results, which come
 // after the inputs, are arrays of the caller's or made here.
 class Call {
@@ -26,7 +24,6 @@ class Call {
           float64_(float64),
           counts_(kernel_.counts(spec_, n)) {
         if (n < 0) fail(name, "n >= 0");
-        if (counts_.size() > kMostArguments) fail(name, "fewer arguments");
     }
 
     void add(py::handle object) {
@@ -93,9 +90,9 @@ void for_each(const py::object& items, F f) {
 py::object shaped_array(py::handle shape, bool float64) {
     using api = py::detail::npy_api;
     Py_intptr_t sizes[kMostAxes];
-    const py::ssize_t axes = PyTuple_GET_SIZE(shape.ptr());
+    const size_t axes = PyTuple_GET_SIZE(shape.ptr());
     if (axes > kMostAxes) fail("array", "fewer axes");
-    for (py::ssize_t k = 0; k < axes; ++k) {
+    for (size_t k = 0; k < axes; ++k) {
         sizes[k] = PyLong_AsSsize_t(PyTuple_GET_ITEM(shape.ptr(), k));
         if (sizes[k] < 0) {
             if (PyErr_Occurred()) throw py::error_already_set();

@@ -1,5 +1,5 @@
-// Prepared: a program as a function of an array, with nothing between the two
-// but the checks that memory safety needs.
+// Prepared: a program as a function of an array, with nothing between the two but the checks that
+// memory safety needs.
 #include "prepared.h"
 
 #include <pybind11/pybind11.h>
@@ -17,8 +17,6 @@
 namespace convkit {
 namespace {
 
-constexpr size_t kMostAxes = 32;  // as many as any NumPy has
-
 // Arrays on one side of the function: some samples of one shape and type.
 struct Side {
     int value;  // of the program
@@ -35,8 +33,7 @@ struct Side {
                "an array of another size");
     }
 
-    // How many samples are in an array that a kernel can take as it is; -1: it is
-    // none.
+    // How many samples are in an array that a kernel can take as it is; -1: it is none.
     int64_t samples(py::handle array) const {
         if (!is_array(array) || !is_plain(array) || dtype_fields(array)->type_num != type)
             return -1;
@@ -65,8 +62,7 @@ struct State {
     std::vector<std::unique_ptr<Prepared>> resting;
 };
 
-// One for this run alone, from and back to those at rest. The GIL is held when
-// it comes and goes.
+// One for this run alone, from and back to those at rest. The GIL is held when it comes and goes.
 class Taken {
  public:
     explicit Taken(State& state) : state_(state) {
@@ -100,8 +96,7 @@ bool overlap(const char* a, int64_t a_bytes, const char* b, int64_t b_bytes) {
     return a < b + b_bytes && b < a + a_bytes;
 }
 
-// The result for x, in `out` unless that is None; None where they are not as
-// kernels take them.
+// The result for x, in `out` unless that is None; None where they are not as kernels take them.
 py::object run(State& state, py::handle x, py::handle out) {
     const int64_t n = state.x.samples(x);
     if (n < 0 || n > state.most) return py::none();
@@ -171,7 +166,7 @@ PyTypeObject* function_type() {
 py::object prepare(const py::object& owner, int x, const std::vector<Py_intptr_t>& x_sample,
                    const py::dtype& x_dtype, int y, const std::vector<Py_intptr_t>& y_sample,
                    const py::dtype& y_dtype, int64_t most) {
-    const Program& program = to_program(owner);
+    const Program& program = program_to_prepare(owner);
     auto state = std::make_unique<State>(State{owner,
                                                program,
                                                Side(program, x, x_sample, x_dtype),
@@ -196,8 +191,7 @@ void bind_prepared(py::module_& m) {
         py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(function_type()));
     m.def("prepare", &prepare, py::arg("program"), py::arg("x"), py::arg("x_shape"),
           py::arg("x_dtype"), py::arg("y"), py::arg("y_shape"), py::arg("y_dtype"), py::arg("most"),
-          "A function of arrays from a program whose only fed values are x and "
-          "y, whose samples "
+          "A function of arrays from a program whose only fed values are x and y, whose samples "
           "have these shapes and dtypes; it takes at most so many at a time.");
 }
 

@@ -54,30 +54,32 @@ class BoundProgram {
         program_.profile(on);
     }
 
-    // State: all elements; the source of a gather and what is fed: whole rows.
+    // State: all elements; what is only the source of a gather, and what is fed: whole rows.
     void bind(int id, const py::array& array) {
         const InUse in_use(*this);
         const Value& value = program_.values().at(id);
-        bool writes = false, source = false;
+        expect_free(value);
+        bool writes = false, source = false, whole = false;
         for (const Node& node : program_.nodes())
             for (size_t i = 0; i < node.arguments.size(); ++i)
                 if (node.arguments[i] == id) {
                     writes |= node.kernel->arguments[i].writes;
-                    source |= node.kernel->arguments[i].element == Element::kAny;
+                    const bool any = node.kernel->arguments[i].element == Element::kAny;
+                    (any ? source : whole) = true;
                 }
         if (const char* expected = objection(array, writes)) fail("program", expected);
         const ArrayView a = view(array);
         expect(a.item_bytes == value.item_bytes, "program", "an array of another dtype");
-        const bool rows = value.place == Place::kFed || source;
-        expect(a.elements == value.elements * (rows ? a.rows : 1), "program",
-               "an array of another size");
-        program_.bind(id, a.data, a.rows);
+        const int64_t rows = value.place == Place::kFed || (source && !whole) ? a.rows : 1;
+        expect(a.elements == value.elements * rows, "program", "an array of another size");
+        program_.bind(id, a.data, rows);
         arrays_[id] = array;
     }
 
     // Lets go of an array; the value must be bound again before the next run.
     void unbind(int id) {
         const InUse in_use(*this);
+        expect_free(program_.values().at(id));
         program_.bind(id, nullptr, 0);
         arrays_.erase(id);
     }
@@ -94,6 +96,8 @@ class BoundProgram {
     }
 
     const Program& program() const { return program_; }
+    // From now on the program's states stay where they are.
+    void hold_states() { states_held_ = true; }
     int64_t arena_bytes(int64_t n) const { return program_.arena_bytes(n); }
     int64_t unshared_bytes(int64_t n) const { return program_.unshared_bytes(n); }
     int64_t tile_bytes() const { return program_.tile_bytes(); }
@@ -115,15 +119,23 @@ class BoundProgram {
         std::atomic<bool>& busy_;
     };
 
+    void expect_free(const Value& value) const {
+        expect(!states_held_ || value.place != Place::kState, "program",
+               "states to stay where a prepared function reads them");
+    }
+
     Program program_;
+    bool states_held_ = false;
     std::atomic<bool> busy_{false};
     std::map<int, py::array> arrays_;
 };
 
 }  // namespace
 
-const Program& to_program(py::handle object) {
-    return object.cast<const BoundProgram&>().program();
+const Program& program_to_prepare(py::handle object) {
+    BoundProgram& bound = object.cast<BoundProgram&>();
+    bound.hold_states();
+    return bound.program();
 }
 
 void bind_program(py::module_& m) {

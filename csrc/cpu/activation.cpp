@@ -10,6 +10,7 @@
 //   log_softmax  y_i = x_i - max - log sum_j exp(x_j - max)
 //     backward   dx_i = dy_i - exp(y_i) sum_j dy_j
 // All of them may work in place. relu keeps a NaN, and passes the gradient where y is NaN.
+#include "activate.h"
 #include "cpu_kernels.h"
 #include "lanes.h"
 #include "math.h"
@@ -96,44 +97,24 @@ void softmax_row(int64_t size, const T* x, T* y) {
 
 template <class T>
 void activation(const Context& context, const Activation& s, int64_t n, const T* x, T* y) {
-    const int64_t count = n * s.size;
     const T slope = static_cast<T>(s.slope);
-    switch (s.kind) {
-        case kRelu:
-            return map(context, count, kCheap, x, y, [](Vec<T> v) { return larger<T>(v, 0); });
-        case kLeakyRelu:
-            return map(context, count, kCheap, x, y,
-                       [=](Vec<T> v) { return v < Vec<T>{} ? v * slope : v; });
-        case kSigmoid:
-            return map(context, count, kCostly, x, y, [](Vec<T> v) { return sigmoid<T>(v); });
-        case kTanh:
-            return map(context, count, kCostly, x, y, [](Vec<T> v) { return tanh<T>(v); });
-        case kExp:
-            return map(context, count, kCostly, x, y, [](Vec<T> v) { return exp<T>(v); });
-    }
+    with_kind(s.kind, [&](auto kind) {
+        constexpr int64_t kKind = decltype(kind)::value;
+        constexpr double kCost = kKind == kRelu || kKind == kLeakyRelu ? kCheap : kCostly;
+        map(context, n * s.size, kCost, x, y,
+            [=](Vec<T> v) { return activate<T>(kKind, slope, v); });
+    });
 }
 
 template <class T>
 void activation_backward(const Context& context, const Activation& s, int64_t n, const T* dy,
                          const T* y, T* dx) {
-    const int64_t count = n * s.size;
     const T slope = static_cast<T>(s.slope);
-    switch (s.kind) {
-        case kRelu:
-            return map(context, count, kCheap, dy, y, dx,
-                       [](Vec<T> g, Vec<T> v) { return v <= Vec<T>{} ? Vec<T>{} : g; });
-        case kLeakyRelu:
-            return map(context, count, kCheap, dy, y, dx,
-                       [=](Vec<T> g, Vec<T> v) { return v <= Vec<T>{} ? g * slope : g; });
-        case kSigmoid:
-            return map(context, count, kCheap, dy, y, dx,
-                       [](Vec<T> g, Vec<T> v) { return g * (v * (1 - v)); });
-        case kTanh:
-            return map(context, count, kCheap, dy, y, dx,
-                       [](Vec<T> g, Vec<T> v) { return g * (1 - v * v); });
-        case kExp:
-            return map(context, count, kCheap, dy, y, dx, [](Vec<T> g, Vec<T> v) { return g * v; });
-    }
+    with_kind(s.kind, [&](auto kind) {
+        constexpr int64_t kKind = decltype(kind)::value;
+        map(context, n * s.size, kCheap, dy, y, dx,
+            [=](Vec<T> g, Vec<T> v) { return activate_backward<T>(kKind, slope, g, v); });
+    });
 }
 
 template <class T>

@@ -40,7 +40,7 @@ Vec<T> unless_clipped(Vec<T> v, Vec<T> g) {
 // ---- categorical --------------------------------------------------------------------------------
 // What is predicted for the label.
 template <class T>
-Vec<T> prediction_there(const Rows<T, Labels<T>>& rows) {
+Vec<T> prediction_there(const LaneRows<T, Labels<T>>& rows) {
     Vec<T> there{};
     for (int64_t i = 0; i < rows.size; ++i) there = rows.t.choose(i, rows.p(i), there);
     return there;
@@ -48,7 +48,7 @@ Vec<T> prediction_there(const Rows<T, Labels<T>>& rows) {
 
 // The sum of t f(p); a term with t = 0 is 0.
 template <class T, class F>
-Vec<T> weighted_sum(const Rows<T, Values<T>>& rows, F f) {
+Vec<T> weighted_sum(const LaneRows<T, Values<T>>& rows, F f) {
     return blocked_sum<T>(rows.size, [&](int64_t i) {
         const Vec<T> t = rows.t(i);
         return t == Vec<T>{} ? Vec<T>{} : t * f(rows.p(i));
@@ -56,27 +56,27 @@ Vec<T> weighted_sum(const Rows<T, Values<T>>& rows, F f) {
 }
 
 template <class T, class F>
-Vec<T> weighted_sum(const Rows<T, Labels<T>>& rows, F f) {
+Vec<T> weighted_sum(const LaneRows<T, Labels<T>>& rows, F f) {
     return rows.t.one * f(prediction_there(rows));
 }
 
 template <class T>
-Vec<T> sum_of_targets(const Rows<T, Values<T>>& rows) {
+Vec<T> sum_of_targets(const LaneRows<T, Values<T>>& rows) {
     return blocked_sum<T>(rows.size, rows.t);
 }
 
 template <class T>
-Vec<T> sum_of_targets(const Rows<T, Labels<T>>& rows) {
+Vec<T> sum_of_targets(const LaneRows<T, Labels<T>>& rows) {
     return rows.t.one;
 }
 
 template <class T, class Targets>
-Vec<T> sum_of_predictions(const Rows<T, Targets>& rows) {
+Vec<T> sum_of_predictions(const LaneRows<T, Targets>& rows) {
     return blocked_sum<T>(rows.size, rows.p);
 }
 
 template <class T, class Targets>
-Vec<T> top_of_predictions(const Rows<T, Targets>& rows) {
+Vec<T> top_of_predictions(const LaneRows<T, Targets>& rows) {
     Vec<T> top = rows.p(0);
     for (int64_t i = 1; i < rows.size; ++i) top = maximum<T>(top, rows.p(i));
     return top;
@@ -84,7 +84,7 @@ Vec<T> top_of_predictions(const Rows<T, Targets>& rows) {
 
 // The sum of exp(p - top); dprediction, where there is one, keeps the terms.
 template <class T, class Targets>
-Vec<T> sum_of_exponentials(const Rows<T, Targets>& rows, Vec<T> top) {
+Vec<T> sum_of_exponentials(const LaneRows<T, Targets>& rows, Vec<T> top) {
     return blocked_sum<T>(rows.size, [&](int64_t i) {
         const Vec<T> e = exp<T>(rows.p(i) - top);
         if (rows.dprediction) rows.put_dprediction(i, e);
@@ -94,19 +94,19 @@ Vec<T> sum_of_exponentials(const Rows<T, Targets>& rows, Vec<T> top) {
 
 // From logits: log_softmax(p)_i = (p_i - top) - log sum_j exp(p_j - top).
 template <class T, class Targets>
-Vec<T> loss_of_logits(const Rows<T, Targets>& rows, Vec<T> top, Vec<T> total) {
+Vec<T> loss_of_logits(const LaneRows<T, Targets>& rows, Vec<T> top, Vec<T> total) {
     const Vec<T> log_total = log<T>(total);
     return -weighted_sum(rows, [&](Vec<T> p) { return (p - top) - log_total; });
 }
 
 template <class T, class Targets>
-Vec<T> loss_of_logits(const Rows<T, Targets>& rows) {
+Vec<T> loss_of_logits(const LaneRows<T, Targets>& rows) {
     const Vec<T> top = top_of_predictions(rows);
     return loss_of_logits(rows, top, sum_of_exponentials(rows, top));
 }
 
 template <class T, class Targets>
-void gradient_of_logits(const Rows<T, Targets>& rows, Vec<T> dloss) {
+void gradient_of_logits(const LaneRows<T, Targets>& rows, Vec<T> dloss) {
     const Vec<T> top = top_of_predictions(rows);
     const Vec<T> total = sum_of_exponentials(rows, top);
     if (rows.dprediction) {
@@ -125,7 +125,7 @@ void gradient_of_logits(const Rows<T, Targets>& rows, Vec<T> dloss) {
 }
 
 template <class T, class Targets>
-Vec<T> loss_of_probabilities(const Rows<T, Targets>& rows) {
+Vec<T> loss_of_probabilities(const LaneRows<T, Targets>& rows) {
     const Vec<T> total = sum_of_predictions(rows);
     return -weighted_sum(rows, [&](Vec<T> p) { return log<T>(clip<T>(p / total)); });
 }
@@ -138,7 +138,7 @@ Vec<T> slope(Vec<T> t, Vec<T> q) {
 
 // With g = slope: dp_j = (g_j - sum_i g_i q_i) / sum p.
 template <class T>
-void gradient_of_probabilities(const Rows<T, Values<T>>& rows, Vec<T> dloss) {
+void gradient_of_probabilities(const LaneRows<T, Values<T>>& rows, Vec<T> dloss) {
     const Vec<T> total = sum_of_predictions(rows);
     if (rows.dprediction) {
         const Vec<T> common = blocked_sum<T>(rows.size, [&](int64_t i) {
@@ -159,7 +159,7 @@ void gradient_of_probabilities(const Rows<T, Values<T>>& rows, Vec<T> dloss) {
 }
 
 template <class T>
-void gradient_of_probabilities(const Rows<T, Labels<T>>& rows, Vec<T> dloss) {
+void gradient_of_probabilities(const LaneRows<T, Labels<T>>& rows, Vec<T> dloss) {
     const Vec<T> total = sum_of_predictions(rows);
     const Vec<T> q = prediction_there(rows) / total, g = slope<T>(rows.t.one, q), common = g * q;
     const Vec<T> there = dloss * ((g - common) / total), elsewhere = dloss * (-common / total);
@@ -171,19 +171,19 @@ void gradient_of_probabilities(const Rows<T, Labels<T>>& rows, Vec<T> dloss) {
 // ---- softmax and categorical --------------------------------------------------------------------
 // y takes the place of dprediction.
 template <class T, class Targets>
-Vec<T> softmax_and_loss(const Rows<T, Targets>& rows, bool from_logits) {
+Vec<T> softmax_and_loss(const LaneRows<T, Targets>& rows, bool from_logits) {
     const Vec<T> top = top_of_predictions(rows), total = sum_of_exponentials(rows, top);
     for (int64_t i = 0; i < rows.size; ++i) {
         rows.put_dprediction(i, load(rows.dprediction + i * rows.p.step) / total);
     }
     if (from_logits) return loss_of_logits(rows, top, total);
-    Rows<T, Targets> probabilities = rows;
+    LaneRows<T, Targets> probabilities = rows;
     probabilities.p.first = rows.dprediction;
     return loss_of_probabilities(probabilities);
 }
 
 template <class T, class Targets>
-void gradient_before_softmax(const Rows<T, Targets>& rows, bool from_logits, Vec<T> dloss) {
+void gradient_before_softmax(const LaneRows<T, Targets>& rows, bool from_logits, Vec<T> dloss) {
     const auto target = [&](int64_t i) {
         return from_logits ? rows.t(i) : unless_clipped<T>(rows.p(i), rows.t(i));
     };

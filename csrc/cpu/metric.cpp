@@ -1,10 +1,12 @@
 // Metrics and reductions.
-//   categorical_accuracy  target, prediction (n, rows, size, inner) -> score (n, rows, inner):
-//                         1 where both have their (first) maximum over size at the same place
-//   sparse_categorical_accuracy  target (n, rows, inner) labels: 1 where the maximum is at the
-//   label binary_accuracy       the share of a row's values whose target is (prediction > 0.5) mean
-//   x (n, rows) -> y (1); backward dy (1) -> dx (n, rows), dx = dy / (n rows) accumulate x (n,
-//   rows) -> total (sum, count) += (sum of x, n rows)
+//   categorical_accuracy         target, prediction (n, rows, size, inner) -> score (n, rows,
+//                                inner): 1 where both have their (first) maximum over size at the
+//                                same place, else 0
+//   sparse_categorical_accuracy  target (n, rows, inner): labels; 1 where the maximum is there
+//   binary_accuracy              the share of a row's values whose target is (prediction > 0.5)
+//   mean                         x (n, rows) -> y (1)
+//     backward                   dy (1) -> dx (n, rows) = dy / (n rows)
+//   accumulate                   x (n, rows) -> total (2): sum of x, n rows added to what it holds
 #include <algorithm>
 
 #include "cpu_kernels.h"

@@ -51,7 +51,7 @@ struct Labels {
 };
 
 template <class T, class Targets>
-struct Rows {
+struct LaneRows {
     int64_t size, first, count;  // rows first .. first + count - 1, in the order of the losses
     Targets t;
     Values<T> p;
@@ -72,7 +72,7 @@ struct Rows {
     }
 };
 
-// Where the rows of one Rows lie, and lanes for what does not lie side by side.
+// Where the rows of one LaneRows lie, and lanes for what does not lie side by side.
 template <class T>
 struct Group {
     int64_t size, inner, first, count, start;
@@ -122,13 +122,13 @@ static inline void for_each_rows(const Context& context, const Loss& s, int64_t 
         T* lanes = scratch<T>(kLocal, 4 * values);
         for (int64_t i = begin; i < end; ++i) {
             const Group<T> group(s, n, i);
-            const Rows<T, Targets> rows{group.size,
-                                        group.first,
-                                        group.count,
-                                        group.targets(target, lanes),
-                                        group.values(prediction, lanes + values),
-                                        group.results(dtarget, lanes + 2 * values),
-                                        group.results(dprediction, lanes + 3 * values)};
+            const LaneRows<T, Targets> rows{group.size,
+                                            group.first,
+                                            group.count,
+                                            group.targets(target, lanes),
+                                            group.values(prediction, lanes + values),
+                                            group.results(dtarget, lanes + 2 * values),
+                                            group.results(dprediction, lanes + 3 * values)};
             body(rows);
             group.finish(rows.dtarget, dtarget);
             group.finish(rows.dprediction, dprediction);

@@ -236,15 +236,6 @@ void pool_row(const FusedConv2d& s, const Layer<T>& layer, PatchRow& line, const
     }
 }
 
-// Where block() has not done it.
-template <class T>
-void activate_row(const FusedConv2d& s, int64_t size, T* y) {
-    const T slope = static_cast<T>(s.slope);
-    for (int64_t i = 0; i < size; i += kLanes<T>) {
-        store(y + i, activate<T>(s.activation, slope, load(y + i)));
-    }
-}
-
 // ---- backward -----------------------------------------------------------------------------------
 // A row of windows, of kPool x kPool pixels, or of any size where kPool is 0.
 template <class T, int kPool>
@@ -294,6 +285,7 @@ void tile_conv2d(const Context&, const FusedConv2d& s, int64_t n, const T* x, co
                  const T* bias, T* y, uint8_t* mask) {
     const bool square = s.pool_height == 2 && s.pool_width == 2;
     const bool fused = s.activation == kRelu && (square || s.pool_height * s.pool_width == 1);
+    const T slope = static_cast<T>(s.slope);
     const T floor = fused ? 0 : -std::numeric_limits<T>::infinity();
     const Layer<T> layer = {s.conv, kernel, bias, floor};
     const int64_t size = s.pooled_width() * s.conv.filters * kTile;
@@ -309,7 +301,7 @@ void tile_conv2d(const Context&, const FusedConv2d& s, int64_t n, const T* x, co
             } else {
                 pool_row(s, layer, line, x, h, y, mask);
             }
-            if (!fused && s.activation != kLinear) activate_row(s, size, y);
+            if (!fused) activate_values<T>(s.activation, slope, size, y);
             y += size;
             if (mask) mask += size;
         }

@@ -15,13 +15,6 @@ namespace convkit {
 namespace CONVKIT_ISA {
 namespace {
 
-// Registers that hold sums; the others hold operands.
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kSums = 24;
-#else
-constexpr int kSums = 12;
-#endif
-
 // Registers of a value that one pass works on, and pixels and channels of a block.
 template <class T>
 constexpr int kRegisters = std::min(kParts<T>, 2);

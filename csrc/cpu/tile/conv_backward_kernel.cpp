@@ -22,24 +22,17 @@
 #include "conv_planes.h"
 #include "cpu_kernels.h"
 #include "tile/tile.h"
+#include "tile/transpose.h"
 
 #if defined(__clang__)
-#define CONVKIT_UNROLL_BLOCK _Pragma("clang loop unroll(full)")
 #define CONVKIT_KEEP_LOOP _Pragma("clang loop unroll(disable)")
 #else
-#define CONVKIT_UNROLL_BLOCK _Pragma("GCC unroll 32")
 #define CONVKIT_KEEP_LOOP _Pragma("GCC unroll 1")
 #endif
 
 namespace convkit {
 namespace CONVKIT_ISA {
 namespace {
-
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr bool kManyRegisters = true;  // 32, not 16
-#else
-constexpr bool kManyRegisters = false;
-#endif
 
 // What one block sums over: a rectangle of pixels of dy, and the first of its terms for each.
 template <class T>
@@ -83,7 +76,7 @@ void filters_block(const Pixels<T>& p, T* sums) {
                 Vec<T> lanes[V];
                 CONVKIT_UNROLL
                 for (int v = 0; v < V; ++v) lanes[v] = load(dy + v * kLanes<T>);
-                CONVKIT_UNROLL_BLOCK
+                CONVKIT_UNROLL_SUMS
                 for (int m = 0; m < M; ++m) {
                     const Vec<T> value = spread<T, kSamples>(x + m * kTile + sample);
                     CONVKIT_UNROLL
@@ -92,7 +85,7 @@ void filters_block(const Pixels<T>& p, T* sums) {
             }
         }
     }
-    CONVKIT_UNROLL_BLOCK
+    CONVKIT_UNROLL_SUMS
     for (int m = 0; m < M; ++m) {
         CONVKIT_UNROLL
         for (int v = 0; v < V; ++v) store(sums + (m * V + v) * kLanes<T>, sum[m][v]);
@@ -148,20 +141,20 @@ Vec<T> turn(const T* dy, int64_t step, int64_t filters, int64_t pixels, T* turne
     for (int64_t pixel = 0; pixel < pixels; ++pixel, dy += step) {
         for (int part = 0; part < kParts<T>; ++part, turned += kLanes<T> * width) {
             const T* from = dy + part * kLanes<T>;
-            Vec<T> square[kLanes<T>];
+            Square<T> square;
             CONVKIT_UNROLL
             for (int i = 0; i < kLanes<T>; ++i) {
-                square[i] = i < filters ? load(from + i * kTile) : Vec<T>{};
+                square.row[i] = i < filters ? load(from + i * kTile) : Vec<T>{};
             }
-            transpose_squares<T, kLanes<T>>(square);
+            transpose_square(square);
             CONVKIT_UNROLL
-            for (int i = 0; i < kLanes<T>; ++i) store(turned + i * width, square[i]);
+            for (int i = 0; i < kLanes<T>; ++i) store(turned + i * width, square.row[i]);
             CONVKIT_UNROLL
             for (int half = kLanes<T> / 2; half > 0; half /= 2) {
                 CONVKIT_UNROLL
-                for (int i = 0; i < half; ++i) square[i] += square[i + half];
+                for (int i = 0; i < half; ++i) square.row[i] += square.row[i + half];
             }
-            sum += square[0];
+            sum += square.row[0];
         }
     }
     return sum;
@@ -174,17 +167,17 @@ Vec<T> turn_pairs(const T* dy, int64_t step, int64_t filters, int64_t pixels, T*
     Vec<T> sum{};
     for (int64_t pixel = 0; pixel < pixels; ++pixel, dy += step) {
         using Pair = double;
-        Vec<Pair> square[kLanes<Pair>];
+        Square<Pair> square;
         CONVKIT_UNROLL
         for (int i = 0; i < kLanes<Pair>; ++i) {
             const Vec<T> row = i < filters ? load(dy + i * kTile) : Vec<T>{};
-            square[i] = reinterpret_cast<Vec<Pair>>(row);
+            square.row[i] = reinterpret_cast<Vec<Pair>>(row);
         }
-        transpose_squares<Pair, kLanes<Pair>>(square);
+        transpose_square(square);
         CONVKIT_UNROLL
         for (int i = 0; i < kLanes<Pair>; ++i, turned += kLanes<T>) {
-            store(turned, reinterpret_cast<Vec<T>>(square[i]));
-            sum += reinterpret_cast<Vec<T>>(square[i]);
+            store(turned, reinterpret_cast<Vec<T>>(square.row[i]));
+            sum += reinterpret_cast<Vec<T>>(square.row[i]);
         }
     }
     return sum;

@@ -6,26 +6,13 @@
 #include "cpu_kernels.h"
 #include "gemm.h"
 #include "tile/tile.h"
+#include "tile/transpose.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
 namespace {
 
-// Registers that hold sums; the others hold operands.
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kSums = 24;
-#else
-constexpr int kSums = 12;
-#endif
-
-#if defined(__clang__)
-#define CONVKIT_UNROLL_SUMS _Pragma("clang loop unroll(full)")
-#else
-#define CONVKIT_UNROLL_SUMS _Pragma("GCC unroll 24")
-#endif
-
-// ---- y and dx: one product, whose weights lie differently
-// -----------------------------------------
+// ---- y and dx: one product, whose weights lie differently ---------------------------------------
 
 // y (rows, outputs, kTile) = x (rows, depth, kTile) times weights + bias. Weights are (depth,
 // outputs), or (outputs, depth) if transposed; their rows lie `step` apart.
@@ -127,7 +114,7 @@ void multiply_columns(const Product<T>& p, int64_t column) {
 // Several columns at a time where there are as many, so that weights are read less often.
 template <class T, bool kTransposed>
 void multiply_tiles(const Product<T>& p) {
-    constexpr int kMany = kSums == 24 ? 4 : 2, kFew = std::min(kParts<T>, kMany);
+    constexpr int kMany = kManyRegisters ? 4 : 2, kFew = std::min(kParts<T>, kMany);
     const int64_t end = p.rows * kParts<T>;
     int64_t column = 0;
     for (; column + kMany <= end; column += kMany)
@@ -135,13 +122,12 @@ void multiply_tiles(const Product<T>& p) {
     for (; column < end; column += kFew) multiply_columns<T, kTransposed, kFew>(p, column);
 }
 
-// ---- dkernel
-// --------------------------------------------------------------------------------------
+// ---- dkernel ------------------------------------------------------------------------------------
 
 // dy is transposed to (kTile * rows, units) a few tiles at a time, in panels of neighbouring units,
 // the last of which is filled up with zeros.
 constexpr int64_t kPanelRows = 4;
-constexpr int kPanelRegisters = kSums == 24 ? 4 : 3;
+constexpr int kPanelRegisters = kManyRegisters ? 4 : 3;
 
 // dkernel (inputs, units) += x (rows, inputs, kTile) times a panel (rows, kTile, registers *
 // kLanes). Pointers stand at the first unit of the panel; of its last register, `last` units are
@@ -227,18 +213,18 @@ void transpose_panel(const T* dy, int64_t units, int64_t u, int64_t rows, int64_
         for (int64_t v = 0; v < registers; ++v) {
             for (int part = 0; part < kParts<T>; ++part) {
                 const int64_t first = u + v * kLanes<T>;
-                Vec<T> square[kLanes<T>];
+                Square<T> square;
                 CONVKIT_UNROLL_SUMS
                 for (int i = 0; i < kLanes<T>; ++i) {
-                    square[i] = first + i < units
-                                    ? load(dy + (first + i) * kTile + part * kLanes<T>)
-                                    : Vec<T>{};
+                    square.row[i] = first + i < units
+                                        ? load(dy + (first + i) * kTile + part * kLanes<T>)
+                                        : Vec<T>{};
                 }
-                transpose_squares<T, kLanes<T>>(square);
+                transpose_square(square);
                 T* to = panel + ((row * kTile + part * kLanes<T>)*registers + v) * kLanes<T>;
                 CONVKIT_UNROLL_SUMS
                 for (int i = 0; i < kLanes<T>; ++i) {
-                    store(to + i * registers * kLanes<T>, square[i]);
+                    store(to + i * registers * kLanes<T>, square.row[i]);
                 }
             }
         }
@@ -263,34 +249,6 @@ void add_bias(const T* panel, int64_t samples, int64_t registers, int64_t units,
     }
 }
 
-// ---- the activation
-// -------------------------------------------------------------------------------
-
-template <class T, int64_t kKind>
-void activate_all(T slope, int64_t count, T* y) {
-    for (int64_t i = 0; i < count; i += kLanes<T>) {
-        store(y + i, activate<T>(kKind, slope, load(y + i)));
-    }
-}
-
-template <class T>
-void activate_all(int64_t kind, T slope, int64_t count, T* y) {
-    switch (kind) {
-        case kRelu:
-            return activate_all<T, kRelu>(slope, count, y);
-        case kLeakyRelu:
-            return activate_all<T, kLeakyRelu>(slope, count, y);
-        case kSigmoid:
-            return activate_all<T, kSigmoid>(slope, count, y);
-        case kTanh:
-            return activate_all<T, kTanh>(slope, count, y);
-        case kExp:
-            return activate_all<T, kExp>(slope, count, y);
-        default:
-            return;
-    }
-}
-
 }  // namespace
 
 template <class T>
@@ -299,7 +257,7 @@ void tile_dense(const Context&, const FusedDense& s, int64_t n, const T* x, cons
     const Dense& d = s.dense;
     const int64_t rows = in_tiles(n) / kTile * d.rows;
     multiply_tiles<T, false>({rows, d.inputs, d.units, d.units, x, kernel, bias, y});
-    activate_all<T>(s.activation, static_cast<T>(s.slope), rows * d.units * kTile, y);
+    activate_values<T>(s.activation, static_cast<T>(s.slope), rows * d.units * kTile, y);
 }
 
 template <class T>

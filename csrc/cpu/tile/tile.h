@@ -1,9 +1,16 @@
 // A value of a tile: kTile samples, in as many registers as that takes.
 #pragma once
 
+#include "activate.h"
 #include "lanes.h"
-#include "math.h"
 #include "specs.h"
+
+// For loops over sums in registers.
+#if defined(__clang__)
+#define CONVKIT_UNROLL_SUMS _Pragma("clang loop unroll(full)")
+#else
+#define CONVKIT_UNROLL_SUMS _Pragma("GCC unroll 32")
+#endif
 
 namespace convkit {
 namespace CONVKIT_ISA {
@@ -11,42 +18,23 @@ namespace CONVKIT_ISA {
 template <class T>
 constexpr int kParts = static_cast<int>(kTile) / kLanes<T>;
 
-// y = f(y) for an activation; kLinear leaves it.
-template <class T>
-static inline Vec<T> activate(int64_t kind, T slope, Vec<T> v) {
-    switch (kind) {
-        case kRelu:
-            return larger<T>(v, 0);
-        case kLeakyRelu:
-            return v < Vec<T>{} ? v * slope : v;
-        case kSigmoid:
-            return sigmoid<T>(v);
-        case kTanh:
-            return tanh<T>(v);
-        case kExp:
-            return exp<T>(v);
-        default:
-            return v;
-    }
-}
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr bool kManyRegisters = true;  // 32, not 16
+#else
+constexpr bool kManyRegisters = false;
+#endif
+// Registers that hold sums; the others hold operands.
+constexpr int kSums = kManyRegisters ? 24 : 12;
 
-// The gradient before an activation, from that behind it and the value y behind it.
+// y = f(y) for whole registers.
 template <class T>
-static inline Vec<T> activate_backward(int64_t kind, T slope, Vec<T> dy, Vec<T> y) {
-    switch (kind) {
-        case kRelu:
-            return y <= Vec<T>{} ? Vec<T>{} : dy;
-        case kLeakyRelu:
-            return y <= Vec<T>{} ? dy * slope : dy;
-        case kSigmoid:
-            return dy * (y * (1 - y));
-        case kTanh:
-            return dy * (1 - y * y);
-        case kExp:
-            return dy * y;
-        default:
-            return dy;
-    }
+static inline void activate_values(int64_t kind, T slope, int64_t count, T* y) {
+    if (kind == kLinear) return;
+    with_kind(kind, [&](auto constant) {
+        for (int64_t i = 0; i < count; i += kLanes<T>) {
+            store(y + i, activate<T>(decltype(constant)::value, slope, load(y + i)));
+        }
+    });
 }
 
 }  // namespace CONVKIT_ISA
