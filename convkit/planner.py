@@ -61,8 +61,8 @@ BEHIND_SOFTMAX = {
     "sparse_categorical_crossentropy": "sparse_softmax_crossentropy",
 }
 LINEAR = -1  # ActivationKind
-# Below this most of a tile's lanes would work for nothing.
-LEAST_SAMPLES = 6
+# Below these most of a tile's lanes would work for nothing: in training, and forward alone.
+LEAST_TRAINED, LEAST_PREDICTED = 6, 11
 # What is taken to stay in a core's own cache, in bytes. A constant: bits are to be the same on
 # every machine of an instruction set.
 CACHE = 1 << 20
@@ -124,9 +124,9 @@ def plan(nodes: Iterable[Node], results: Sequence[Symbol], depth_first: bool) ->
     return [*before, *loads, *stretch, *stores, *after]
 
 
-def tiles_pay(batch_size: int) -> bool:
-    """Whether batches of this size fill enough of a tile's lanes to run depth-first."""
-    return batch_size >= LEAST_SAMPLES
+def tiles_pay(samples: int, training: bool) -> bool:
+    """Whether so many samples at a time fill enough of a tile's lanes to run depth-first."""
+    return samples >= (LEAST_TRAINED if training else LEAST_PREDICTED)
 
 
 def tiles_at_once(steps: Iterable[Step], tile_bytes: int) -> int:

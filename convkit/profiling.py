@@ -48,7 +48,7 @@ class Row:
     share: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Profile:
     """A program taken apart. `print` it, or draw it with `convkit.plot.profile`.
 
@@ -70,6 +70,9 @@ class Profile:
     sum_bytes: int
     backend: str
     peak: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Profile {self.title}, {len(self.rows)} kernels>"
 
     @property
     def seconds(self) -> float | None:
@@ -130,10 +133,13 @@ def profile(
     """
     batch_size = geometry.integer("profile", "batch_size", batch_size, 1)
     seconds = geometry.number("profile", "seconds", seconds, 0, float("inf"))
+    if not hasattr(model, "_program_for_profile"):
+        raise TypeError(f"profile: expected a model, got {type(model).__name__}")
+    # A batch cannot be larger than what there is, and its size decides on the schedule.
+    batch_size = max(1, min(batch_size, len(x)))
     title, program, bound, samples = model._program_for_profile(x, y, batch_size)
     if not samples:
         raise geometry.fail("profile", "at least one sample", "none")
-    batch_size = min(batch_size, samples)
     with bound:
         saved = [variable.numpy() for variable in program.variables]
         try:
@@ -186,16 +192,41 @@ def measure_peak(dtype: str = "float32") -> float:
 
 
 def multiply_adds(step: Step) -> int:
-    """For one sample, counted directly; 0 for kernels that multiply nothing together."""
+    """For one sample, counted directly; 0 for kernels that multiply nothing together.
+
+    Products with padding are not counted: kernels need not make them.
+    """
     spec = getattr(step.spec, "conv", getattr(step.spec, "dense", step.spec))
     if isinstance(spec, _core.Conv2d):
-        taps = spec.kernel_height * spec.kernel_width * (spec.channels // spec.groups)
-        return int(spec.out_height * spec.out_width * taps * spec.filters) * (
-            "unpool" not in step.kernel
+        if "unpool" in step.kernel:
+            return 0
+        rows = _taps_inside(
+            spec.height,
+            spec.out_height,
+            spec.kernel_height,
+            spec.stride_height,
+            spec.dilation_height,
+            spec.pad_top,
         )
+        columns = _taps_inside(
+            spec.width,
+            spec.out_width,
+            spec.kernel_width,
+            spec.stride_width,
+            spec.dilation_width,
+            spec.pad_left,
+        )
+        return int(rows * columns * (spec.channels // spec.groups) * spec.filters)
     if isinstance(spec, _core.Dense):
         return int(spec.rows * spec.inputs * spec.units)
     return 0
+
+
+def _taps_inside(size: int, out: int, kernel: int, stride: int, dilation: int, pad: int) -> int:
+    """Pairs of an output position and a kernel position along one axis that meet an input."""
+    first = np.arange(out)[:, None] * stride - pad
+    at = first + np.arange(kernel) * dilation
+    return int(((at >= 0) & (at < size)).sum())
 
 
 def _bytes(step: Step) -> int:

@@ -91,6 +91,17 @@ def test_it_returns_what_predict_returns(backend, model, batch):
         np.testing.assert_array_equal(compiled(x[at : at + batch]), expected[at : at + batch])
 
 
+def test_many_samples_at_once_are_what_predict_returns(backend, model):
+    compiled = model.compiled(40)
+    x = inputs(model, 33)
+    for n in (0, 1, 10, 11, 33):
+        expected = model.predict(x[:n])
+        np.testing.assert_array_equal(compiled(x[:n]), expected)
+        out = np.empty_like(expected)
+        assert compiled(x[:n], out) is out
+        np.testing.assert_array_equal(out, expected)
+
+
 def test_predict_on_one_sample_has_the_bits_of_a_batch(backend, model):
     x = inputs(model, 5)
     expected = model.predict(x)
@@ -348,7 +359,7 @@ def test_threads_may_call_it_at_the_same_time(size):
     model = lenet()
     compiled = model.compiled(batch)
     x = inputs(model, 8 * batch).reshape(8, batch, 28, 28, 1)
-    expected = predicted(model, x.reshape(-1, 28, 28, 1)).reshape(8, batch, 10)
+    expected = np.stack([model.predict(images) for images in x])
     start = threading.Barrier(4)
 
     def work(seed: int) -> bool:

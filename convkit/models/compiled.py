@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from convkit import array, geometry
+from convkit import array, geometry, planner
 from convkit.models import data
 from convkit.models.steps import Prediction
 
@@ -16,7 +16,8 @@ class CompiledModel:
 
     `Model.compiled` makes it. It keeps the layers that the model has at that time, and uses the
     model's weights where they are: training or `load_weights` changes what it returns, and so does
-    writing to a weight's array. Several threads may call one object at the same time. It cannot be
+    writing to a weight's array. Several threads may call one object at the same time; calls with
+    more than 10 samples, which use all threads themselves, wait for each other. It cannot be
     pickled: each process makes its own.
 
     Attributes:
@@ -32,11 +33,16 @@ class CompiledModel:
     def __init__(self, model: Any, batch_size: int) -> None:
         batch = geometry.integer("compiled", "batch_size", batch_size, 1)
         sample = tuple(model.input_shape[1:])
+        few = min(batch, planner.LEAST_PREDICTED - 1)
         # Images as they come from files have a function of their own.
         self._run, self._run_bytes = (
-            Prediction(model, np.empty((0, *sample), dtype), False).prepared(batch)
+            Prediction(model, np.empty((0, *sample), dtype), False).prepared(few)
             for dtype in (model.dtype, "uint8")
         )
+        self._few = few
+        self._many: Prediction | None = None
+        if batch > few:
+            self._many = Prediction(model, np.empty((0, *sample), model.dtype), True)
         self._shape = (None, *sample)
         self.batch_size = batch
         self.input_shape: tuple[int, ...] = (batch, *sample)
@@ -44,7 +50,7 @@ class CompiledModel:
         self.dtype: str = model.dtype
 
     def __call__(self, x: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """The model's outputs for x, as `predict` gives them (from 6 samples on, but for rounding).
+        """The model's outputs for x, those that `predict` gives, bit for bit.
 
         Args:
             x: (n, ...) with 0 <= n <= batch_size. A contiguous array of the model's dtype or of
@@ -84,6 +90,8 @@ class CompiledModel:
         return out
 
     def _result(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        if self._many is not None and len(x) > self._few:
+            return self._many.run(x, len(x), out)
         y = self._run(x, out)
         assert y is not None
         return y

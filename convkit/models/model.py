@@ -23,7 +23,7 @@ from convkit.models.summary import summary_table
 
 # How long a program runs before Python looks at the progress bar again.
 SECONDS_PER_LOOK = 0.1
-# The key, among a model's programs, of the function that predicts one image of the model's dtype.
+# The key, among a model's programs, of the functions that predict one image, by its dtype.
 ONE_IMAGE = "one image"
 
 
@@ -192,7 +192,8 @@ class Model(Layer):
         if y is None:
             self._build_for("profile", x)
             x = data.inputs("profile", x, self.input_shape, self.dtype)
-            forward = Prediction(self, x, planner.tiles_pay(batch))
+            tiled = planner.tiles_pay(batch, training=False)
+            forward = Prediction(self, x, tiled)
             out = np.empty((len(x), *self.output_shape[1:]), self.dtype)
             bound = forward.program.bound((forward.x, x), (forward.y, out))
             return f"{self.name}: forward pass", forward.program, bound, len(x)
@@ -271,7 +272,7 @@ class Model(Layer):
     def _training_step(self, x: np.ndarray, y: np.ndarray, batch: int) -> TrainingStep:
         assert self.loss is not None and self.optimizer is not None
         loss, optimizer = self.loss, self.optimizer
-        tiled = planner.tiles_pay(batch)
+        tiled = planner.tiles_pay(batch, training=True)
         return self._program(  # type: ignore[no-any-return]
             ("train", tiled),
             lambda: TrainingStep(
@@ -419,7 +420,7 @@ class Model(Layer):
     def _evaluate(self, x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, float]:
         assert self.loss is not None
         loss = self.loss
-        tiled = planner.tiles_pay(min(batch_size, len(x)))
+        tiled = planner.tiles_pay(min(batch_size, len(x)), training=False)
         program: Evaluation = self._program(
             ("evaluate", tiled),
             lambda: Evaluation(self, x, y, Scores(loss, self._choose_metrics()), tiled),
@@ -467,27 +468,28 @@ class Model(Layer):
             x: (N, ...), as for `fit`.
             batch_size: samples at a time; None: 32. As long as all numbers are finite, the
                 result does not depend on it, bit for bit. (On the number of samples it does, by
-                rounding: from 6 on, 16 go through the model together.)
+                rounding: from 11 on, 16 go through the model together.)
             verbose: taken for Keras's sake; nothing is printed.
 
         Returns:
             (N, ...) of the model's dtype.
         """
-        if batch_size is None and (one := self._programs.get(ONE_IMAGE)) is not None:
-            y: np.ndarray | None = one(x, None)
-            if y is not None:
-                return y
+        if batch_size is None:
+            for one in self._programs.get(ONE_IMAGE, {}).values():
+                y: np.ndarray | None = one(x, None)
+                if y is not None:
+                    return y
         self._build_for("predict", x)
         batch = geometry.integer(
             "predict", "batch_size", 32 if batch_size is None else batch_size, 1
         )
         x = data.inputs("predict", x, self.input_shape, self.dtype)
-        tiled = planner.tiles_pay(len(x))
+        tiled = planner.tiles_pay(len(x), training=False)
         program: Prediction = self._program(
             ("predict", tiled), lambda: Prediction(self, x, tiled), x
         )
-        if x.dtype == self.dtype and not tiled:
-            self._programs[ONE_IMAGE] = program.one
+        if not tiled:
+            self._programs.setdefault(ONE_IMAGE, {})[x.dtype] = program.one
         return program.run(x, batch)
 
     def compiled(self, batch_size: int = 1) -> CompiledModel:
@@ -497,9 +499,9 @@ class Model(Layer):
             batch_size: how many samples a call takes at most.
 
         Returns:
-            A callable that gives for an array (n, ...) with n <= batch_size what `predict` gives
-            (from 6 samples on, but for rounding), in microseconds. The model's weights stay its
-            own, and are used as they are when it is called.
+            A callable that gives for an array (n, ...) with n <= batch_size what `predict` gives,
+            in microseconds. The model's weights stay its own, and are used as they are when it is
+            called.
         """
         self._require_built("compiled")
         with self._recording:

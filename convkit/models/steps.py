@@ -172,11 +172,17 @@ class Prediction:
         """A function of up to so many samples, for any number of threads."""
         return self.program.prepared(self.x, self.y, self.shape, most)
 
-    def run(self, x: np.ndarray, batch_size: int) -> np.ndarray:
-        """The outputs for all rows; one thread at a time."""
-        if len(x) == 1 and self.one is not None and (y := self.one(x, None)) is not None:
-            return y
-        y = np.empty((len(x), *(s for s in self.shape if s is not None)), self.y.dtype)
+    def run(self, x: np.ndarray, batch_size: int, y: np.ndarray | None = None) -> np.ndarray:
+        """The outputs for all rows, in y if that is given; one thread at a time."""
+        if (
+            y is None
+            and len(x) == 1
+            and self.one is not None
+            and (one := self.one(x, None)) is not None
+        ):
+            return one
+        if y is None:
+            y = np.empty((len(x), *(s for s in self.shape if s is not None)), self.y.dtype)
         with self._lock, self.program.bound((self.x, x), (self.y, y)):
             # Tiles need no memory for the batch, so all rows are one.
             whole = all(step.tiled for step in self.program.steps)
