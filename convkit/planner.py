@@ -114,7 +114,7 @@ def plan(nodes: Iterable[Node], results: Sequence[Symbol], depth_first: bool) ->
     wanted = {id(root(result)) for result in results}
     steps = _rescaling_into_gather(steps, wanted)
     if not depth_first:
-        return steps
+        return _fuse_rows(steps, wanted)
     before, stretch, after = _divide(steps)
     wanted.update(id(v) for step in after for v in step.inputs if v is not None)
     stretch = _fuse([_for_tiles(step) for step in stretch], wanted)
@@ -185,16 +185,22 @@ def _can_tile(step: Step) -> bool:
 
 def _for_tiles(step: Step) -> Step:
     kernel, spec, outputs = f"tile_{step.kernel}", step.spec, list(step.outputs)
-    if step.kernel == "conv2d":
-        spec = _core.FusedConv2d(
-            conv=spec, activation=LINEAR, slope=0.0, pool_height=1, pool_width=1
-        )
-        outputs.append(None)  # the mask of a pooling
-    elif step.kernel == "dense":
-        spec = _core.FusedDense(dense=spec, activation=LINEAR, slope=0.0)
+    if step.kernel in FUSED:
+        spec = _fused_spec(step)
     elif step.kernel in WIDENED:
         kernel = step.kernel
+    if step.kernel == "conv2d":
+        outputs.append(None)  # the mask of a pooling
     return Step(kernel, spec, list(step.inputs), outputs, True, step.nodes)
+
+
+def _fused_spec(step: Step) -> Any:
+    """The spec of a convolution or a dense layer as one to which other steps may be added."""
+    if step.kernel == "dense":
+        return _core.FusedDense(dense=step.spec, activation=LINEAR, slope=0.0)
+    return _core.FusedConv2d(
+        conv=step.spec, activation=LINEAR, slope=0.0, pool_height=1, pool_width=1
+    )
 
 
 # ---- fusion: each rule takes the steps and gives them back with some made one --------------------
@@ -242,6 +248,19 @@ def _fuse(steps: list[Step], wanted: set[int]) -> list[Step]:
     return steps
 
 
+def _fuse_rows(steps: list[Step], wanted: set[int]) -> list[Step]:
+    """The rules that serve breadth-first, too; what they leave alone stays as it was recorded."""
+    for step in steps:
+        if step.kernel in FUSED:
+            step.kernel, step.spec = f"fused_{step.kernel}", _fused_spec(step)
+    for rule in (_activation_into_weighted, _pooling_into_convolution):
+        steps = rule(steps, wanted)
+    for step in steps:
+        if step.kernel.startswith("fused_") and len(step.nodes) == 1:
+            step.kernel, step.spec = step.nodes[0].kernel, step.nodes[0].spec
+    return steps
+
+
 def _rescaling_into_gather(steps: list[Step], wanted: set[int]) -> list[Step]:
     """gather, then a rescaling that alone reads the rows: one gather with its scale and offset."""
     uses = _Uses(steps, wanted)
@@ -271,7 +290,7 @@ def _activation_into_weighted(steps: list[Step], wanted: set[int]) -> list[Step]
     uses = _Uses(steps, wanted)
     gone: set[int] = set()
     for step in steps:
-        if step.kernel not in ("tile_conv2d", "tile_dense"):
+        if not isinstance(step.spec, _core.FusedConv2d | _core.FusedDense):
             continue
         readers = uses.read_by(step.outputs[0], "activation")
         if not readers:
@@ -301,13 +320,13 @@ def _pooling_into_convolution(steps: list[Step], wanted: set[int]) -> list[Step]
     """conv2d (with its activation) and a max-pooling without overlap: one kernel, and one back.
 
     Activations never decrease, so the maximum may be taken before them. Backward, the gradient
-    goes to where the forward kernel found the maximum.
+    goes to where the forward kernel found the maximum; only that for tiles tells where that was.
     """
     uses = _Uses(steps, wanted)
     gone: set[int] = set()
     replaced: dict[int, Step] = {}
     for step in steps:
-        if step.kernel != "tile_conv2d":
+        if not isinstance(step.spec, _core.FusedConv2d):
             continue
         value = step.outputs[0]
         kernels = ["max_pool2d", "(max_pool2d_backward)"]
@@ -317,7 +336,7 @@ def _pooling_into_convolution(steps: list[Step], wanted: set[int]) -> list[Step]
         if not readers or not _without_overlap(readers[0].spec):
             continue
         pool, *back = readers
-        if back and len(back) != len(kernels) - 1:
+        if back and (not step.tiled or len(back) != len(kernels) - 1):
             continue
         # The pooling's gradient must go to the activation's alone.
         if len(back) == 2 and back[1:] != uses.read_by(back[0].outputs[0], "activation_backward"):
@@ -332,7 +351,7 @@ def _pooling_into_convolution(steps: list[Step], wanted: set[int]) -> list[Step]
         )
         pooled = pool.outputs[0]
         assert pooled is not None
-        step.outputs = [pooled, None]
+        step.outputs[0] = pooled
         step.nodes = [*step.nodes, *pool.nodes]
         gone.add(id(pool))
         if back:

@@ -20,6 +20,8 @@ void expect(bool ok, const char* what) {
 int64_t multiply_adds(const Spec& spec) {
     if (const Conv2d* conv = std::get_if<Conv2d>(&spec)) return conv->multiply_adds();
     if (const Dense* dense = std::get_if<Dense>(&spec)) return dense->multiply_adds();
+    if (const auto* fused = std::get_if<FusedConv2d>(&spec)) return fused->conv.multiply_adds();
+    if (const auto* fused = std::get_if<FusedDense>(&spec)) return fused->dense.multiply_adds();
     return 0;
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import convkit
-from convkit import Input, Model, Sequential, _core, config, layers
+from convkit import Input, Model, Sequential, _core, config, layers, ops
 from convkit.graph import Symbol
 from convkit.models import CompiledModel, lenet
 from convkit.models.steps import Prediction
@@ -110,6 +110,25 @@ def test_predict_on_one_sample_has_the_bits_of_a_batch(backend, model):
         np.testing.assert_array_equal(
             model.predict(x[i : i + 1], batch_size=1), expected[i : i + 1]
         )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_fused_kernels_have_the_bits_of_the_layers_one_by_one(backend, dtype):
+    config.set_floatx(dtype)
+    try:
+        model = lenet()
+    finally:
+        config.set_floatx("float32")
+    x = inputs(model, 3)
+    (w1, b1), (w2, b2), *dense = (
+        [weight.numpy() for weight in layer.weights] for layer in model.layers if layer.weights
+    )
+    y = ops.max_pool2d(ops.relu(ops.conv2d(x, w1, b1, padding="same")), 2)
+    y = ops.max_pool2d(ops.relu(ops.conv2d(y, w2, b2)), 2).reshape(3, -1)
+    for weight, bias in dense[:-1]:
+        y = ops.relu(ops.dense(y, weight, bias))
+    y = ops.softmax(ops.dense(y, *dense[-1]))
+    np.testing.assert_array_equal(model.compiled(3)(x), y)
 
 
 def test_float64():

@@ -1,4 +1,4 @@
-"""Depth-first programs: what the planner makes of a graph, and that results stay what they were."""
+"""What the planner makes of a graph, and that results stay what they were."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import convkit
-from convkit import _core, layers, ops
+from convkit import _core, layers, ops, planner
+from convkit.graph import Symbol, Variable
 from convkit.models import Model, Sequential
 from convkit.models.steps import Evaluation, Prediction, Scores, TrainingStep
+from convkit.program import Program
 
 
 def conv_pool_dense() -> Model:
@@ -239,8 +241,90 @@ def test_what_is_read_elsewhere_is_not_fused_away():
     assert "max_pool2d" in found
 
 
-def test_breadth_first_is_the_graph_as_recorded():
-    assert not any(kernel.startswith("tile_") for kernel in kernels(conv_pool_dense, False))
+def test_breadth_first_training_pools_on_its_own():
+    """Only the kernel for tiles notes where a maximum was."""
+    found = kernels(conv_pool_dense, False)
+    assert not any(kernel.startswith("tile_") for kernel in found)
+    assert found.count("fused_conv2d") == 2 and found.count("fused_dense") == 1
+    assert found.count("max_pool2d") == found.count("max_pool2d_backward") == 2
+    assert "activation" not in found and found.count("activation_backward") == 3
+    assert found.count("dense") == 1  # the one before the softmax
+
+
+def test_what_is_not_fused_is_the_graph_as_recorded():
+    found = kernels(pool_without_activation, False)
+    assert found.count("conv2d") == found.count("fused_conv2d") == 1
+    assert {"max_pool2d", "max_pool2d_backward", "dense"} <= set(found)
+
+
+def predicting(model: Model) -> list:
+    """The steps of inference, breadth-first."""
+    x = np.zeros((1, *model.input_shape[1:]), model.dtype)
+    return Prediction(model, x, False).program.steps
+
+
+def test_one_image_meets_a_kernel_for_each_layer():
+    steps = predicting(convkit.models.lenet())
+    names = ["fused_conv2d", "fused_conv2d", "fused_dense", "fused_dense", "dense", "softmax"]
+    assert [step.kernel for step in steps] == names
+    assert [(step.spec.pool_height, step.spec.pool_width) for step in steps[:2]] == [(2, 2)] * 2
+    assert [step.spec.activation for step in steps[:4]] == [0] * 4
+    assert [len(step.nodes) for step in steps] == [3, 3, 2, 2, 1, 1]
+
+
+def test_a_pool_of_any_size_joins_a_convolution():
+    steps = predicting(pool_without_activation())
+    names = ["fused_conv2d", "fused_conv2d", "dense", "softmax"]
+    assert [step.kernel for step in steps] == names
+    first, second = (step.spec for step in steps[:2])
+    assert (first.activation, first.pool_height, first.pool_width) == (-1, 2, 3)
+    assert (second.activation, second.slope, second.pool_height) == (1, pytest.approx(0.2), 1)
+
+
+def test_other_pools_stay_on_their_own():
+    names = [step.kernel for step in predicting(overlapping_and_average_pools())]
+    assert names[:4] == ["fused_conv2d", "max_pool2d", "fused_conv2d", "avg_pool2d"]
+
+
+def test_a_value_that_is_read_twice_is_pooled_on_its_own():
+    names = [step.kernel for step in predicting(graph_with_joins())]
+    assert names.count("fused_conv2d") == names.count("max_pool2d") == names.count("conv2d") == 1
+
+
+def test_an_activation_after_a_pooling_stays_on_its_own():
+    model = Sequential(
+        [
+            layers.Conv2D(4, 3, input_shape=(8, 8, 1)),
+            layers.MaxPooling2D(2),
+            layers.Activation("relu"),
+        ]
+    )
+    assert [step.kernel for step in predicting(model)] == ["fused_conv2d", "activation"]
+
+
+@pytest.mark.parametrize("wanted", ["convolution", "activation"])
+def test_a_result_is_not_fused_away(wanted):
+    x = Symbol((None, 6, 6, 1), "float32", place="fed")
+    kernel = Variable(np.ones((3, 3, 1, 2), np.float32), "kernel")
+    z = ops.conv2d(x, kernel)
+    activated = ops.relu(z)
+    y = ops.max_pool2d(activated, 2)
+    results = [z if wanted == "convolution" else activated, y]
+    found = [step.kernel for step in Program("float32", results=results).steps]
+    if wanted == "convolution":
+        assert found == ["conv2d", "activation", "max_pool2d"]
+    else:
+        assert found == ["fused_conv2d", "max_pool2d"]
+
+
+@pytest.mark.parametrize("make", [convkit.models.lenet, *MODELS])
+@pytest.mark.parametrize("n", [1, 3])
+def test_fusion_breadth_first_changes_no_prediction(monkeypatch, make, n):
+    model = make()
+    x = data(model, n)[0].astype(model.dtype)
+    fused = Prediction(model, x, False).run(x, n)
+    monkeypatch.setattr(planner, "_fuse_rows", lambda steps, wanted: steps)
+    np.testing.assert_allclose(Prediction(model, x, False).run(x, n), fused, rtol=1e-6, atol=1e-7)
 
 
 def test_updates_stand_at_the_end():

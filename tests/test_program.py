@@ -202,7 +202,7 @@ def test_memory_is_shared_in_training_and_in_inference():
     assert 0 < native.arena_bytes(32) < 0.6 * native.unshared_bytes(32)
     inference = Prediction(convkit.models.lenet(), np.zeros((1, 28, 28, 1), np.uint8), False)
     native = inference.program.native
-    assert 0 < native.arena_bytes(32) < 0.6 * native.unshared_bytes(32)
+    assert 0 < native.arena_bytes(32) < 0.8 * native.unshared_bytes(32)
 
 
 def test_a_chain_of_element_wise_kernels_needs_the_memory_of_one_value():

@@ -37,6 +37,15 @@ MORE = [
     conv("windows_in_the_border", (1, 4, 5, 2), (2, 2, 2, 3), padding=4),
     conv("strided_borders", (1, 12, 17, 2), (4, 5, 2, 7), strides=(2, 3), padding="same"),
 ]
+# What goes by Winograd's windows of 2 x 2: sizes that they do not fill, borders on every side.
+WINDOWS = [
+    conv("windows_even", (1, 14, 14, 24), (3, 3, 24, 40), padding="same"),
+    conv("windows_odd", (1, 9, 13, 48), (3, 3, 48, 33)),
+    conv("windows_prime_channels", (1, 14, 15, 17), (3, 3, 17, 37), padding=1, bias=False),
+    conv("windows_padded", (1, 13, 14, 40), (3, 3, 40, 40), padding=2),
+    conv("windows_uneven", (1, 12, 13, 40), (3, 3, 40, 40), padding=((0, 2), (3, 1))),
+    conv("windows_small", (1, 7, 7, 64), (3, 3, 64, 64), padding="same"),
+]
 SAMPLES = (5, 16, 37, 1)
 POOLS = ((2, 2), (1, 1), (2, 2), (3, 3), (2, 2), (2, 1), (1, 3))
 
@@ -93,6 +102,12 @@ CASES = [
         [*CONV2D, *MORE], itertools.cycle(SAMPLES), itertools.cycle(POOLS), strict=False
     )
     if case.shapes[0][0]
+]
+CASES += [
+    Fused(case.batch(n), pool)
+    for (case, pool), n in zip(
+        itertools.product(WINDOWS, [(2, 2), (1, 1)]), itertools.cycle((5, 17, 1)), strict=False
+    )
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -229,6 +244,8 @@ ACTIVATED = [
         ("padding_uneven", (1, 1)),
         ("no_bias", (3, 2)),
         ("depthwise", (2, 2)),
+        ("windows_odd", (2, 2)),
+        ("windows_uneven", (1, 1)),
     )
     for activation in KINDS
 ]
@@ -266,6 +283,27 @@ def test_the_first_nan_of_a_window_is_its_maximum(pool, activation, dtype):
     best, where = pooled(z, pool)
     assert_exact(y, clipped(best) if activation == "relu" else best, dtype)
     assert_exact(mask, where, np.uint8)
+
+
+@pytest.mark.parametrize("pool", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["windows_odd", "windows_uneven"])
+def test_windows_spread_what_is_not_finite_no_further_than_sums(name, value, pool, dtype):
+    case = replace(find(name), pool=pool).batch(2)
+    given, _, _, _ = expected(case.conv)
+    given = [array.copy() for array in given]
+    _, height, width, channels = given[0].shape
+    for row, column in [(0, 0), (3, 4), (6, 9), (height - 1, width - 1)]:
+        given[0][1, row, column, (row + column) % channels] = value
+    with np.errstate(invalid="ignore"):
+        z = forward(case.conv, given, module=reference)
+    best, _ = pooled(np.where(np.isfinite(z), z, np.nan), pool)
+    assert 0 < np.isnan(best).sum() < best[1].size
+    y, _ = run(case, given, dtype)
+    if value == np.inf and pool != (1, 1):  # -inf may lie beside a larger value
+        assert np.isfinite(y[~np.isnan(best)]).all()
+    else:
+        np.testing.assert_array_equal(np.isfinite(y), np.isfinite(best))
 
 
 def clipped(v: np.ndarray) -> np.ndarray:
@@ -325,7 +363,9 @@ def test_without_a_whole_window_there_is_no_gradient(dtype):
 # ---- samples -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["prime_sizes", "padding_uneven", "groups_same_strided"])
+@pytest.mark.parametrize(
+    "name", ["prime_sizes", "padding_uneven", "groups_same_strided", "windows_odd"]
+)
 def test_samples_do_not_depend_on_their_number(name, dtype):
     case = find(name).batch(37)
     given, _, _, _ = expected(case.conv)

@@ -24,6 +24,13 @@ MORE = [
     conv("strided_blocks", (1, 7, 31, 6), (4, 5, 6, 3), strides=(2, 3), padding=((2, 0), (1, 3))),
     conv("depthwise_strided", (1, 7, 9, 20), (3, 2, 1, 20), groups=20, strides=2, padding=1),
     conv("depthwise_dilated", (1, 9, 8, 3), (3, 3, 1, 3), groups=3, dilation_rate=(2, 3)),
+    # Winograd's windows of 2 x 2: sizes that they do not fill, borders on every side.
+    conv("windows_even", (1, 14, 14, 24), (3, 3, 24, 40), padding="same"),
+    conv("windows_valid", (1, 16, 14, 48), (3, 3, 48, 33)),
+    conv("windows_prime_channels", (1, 14, 15, 17), (3, 3, 17, 37), padding=1),
+    conv("windows_padded", (1, 13, 14, 40), (3, 3, 40, 40), padding=2),
+    conv("windows_uneven", (1, 12, 13, 40), (3, 3, 40, 40), padding=((0, 2), (3, 1))),
+    conv("windows_small", (1, 7, 7, 64), (3, 3, 64, 64), padding="same"),
 ]
 SAMPLES = (5, 16, 37, 1)
 CASES = [
@@ -77,7 +84,9 @@ def test_rounding_stays_within_its_bound(case, dtype):
     assert_within(run(case, dy, given[1], dtype), gradients[0], gamma(count, dtype) * scale, dtype)
 
 
-@pytest.mark.parametrize("name", ["prime_sizes", "depthwise_strided", "groups_same_strided"])
+@pytest.mark.parametrize(
+    "name", ["prime_sizes", "depthwise_strided", "groups_same_strided", "windows_valid"]
+)
 def test_samples_do_not_depend_on_their_number(name, dtype):
     case = next(case for case in CASES if case.name == name).batch(37)
     given, dy, _, _ = expected(case)
@@ -87,7 +96,9 @@ def test_samples_do_not_depend_on_their_number(name, dtype):
         assert alone.tobytes() == np.ascontiguousarray(all_at_once[:n]).tobytes()
 
 
-@pytest.mark.parametrize("name", ["strides_differ", "depthwise_strided"])
+@pytest.mark.parametrize(
+    "name", ["strides_differ", "depthwise_strided", "windows_valid", "windows_uneven"]
+)
 def test_nan_reaches_the_pixels_that_took_part_and_no_others(name, dtype):
     case = next(case for case in CASES if case.name == name).batch(18)
     given, dy, _, _ = expected(case)

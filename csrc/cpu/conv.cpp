@@ -14,9 +14,14 @@
 // and what falls onto one pixel is then gathered. So neither pays for the border of the picture,
 // and each row of dx is written by one thread. Forward with a few registers of filters, see
 // conv_direct.h; with fewer filters than lanes, conv_planes.h.
+//
+// fused_conv2d is this, then max-pooling and an activation: y (n, pooled_height, pooled_width,
+// filters). The two forms of few filters do 2 x 2 pooling and relu while the sums are in registers;
+// whatever else there is follows in passes of its own.
 #include "conv_direct.h"
 #include "conv_planes.h"
 #include "cpu_kernels.h"
+#include "epilogue.h"
 #include "gemm.h"
 
 namespace convkit {
@@ -311,17 +316,49 @@ int64_t channel_block(const Conv2d& s) {
     return std::min(channels, most);
 }
 
+// The convolution with this epilogue, in one of the forms of few filters; false: neither pays.
+template <class T>
+bool few_filters(const Context& context, const Conv2d& s, Epilogue<T> epilogue, int64_t n,
+                 const T* x, const T* kernel, const T* bias, T* y) {
+    const Planes<T> planes(s, epilogue);
+    if (planes.pay(windows_cost<T>(s))) {
+        conv2d_planes(context, planes, n, x, kernel, bias, y);
+        return true;
+    }
+    const Direct<T> direct(s, epilogue);
+    if (!direct.pays()) return false;
+    conv2d_direct(context, direct, n, x, kernel, bias, y);
+    return true;
+}
+
+// The convolution, then the pooling: so many samples at a time that what is between them stays in
+// the caches. Its memory is that of tiles, of which this kernel is never a part.
+template <class T>
+void conv2d_then_pool(const Context& context, const FusedConv2d& s, int64_t n, const T* x,
+                      const T* kernel, const T* bias, T* y) {
+    constexpr int64_t kValues = int64_t{1} << 18;
+    const Conv2d& c = s.conv;
+    Pool2d pool = {};
+    pool.height = c.out_height, pool.width = c.out_width, pool.channels = c.filters;
+    pool.pool_height = pool.stride_height = s.pool_height;
+    pool.pool_width = pool.stride_width = s.pool_width;
+    pool.dilation_height = pool.dilation_width = 1;
+    pool.out_height = s.pooled_height(), pool.out_width = s.pooled_width();
+    const int64_t most = std::max<int64_t>(1, context.threads * kValues / c.output_size());
+    for (int64_t first = 0; first < n; first += most) {
+        const int64_t count = std::min(most, n - first);
+        T* z = scratch<T>(kTiles, count * c.output_size());
+        conv2d(context, c, count, x + first * c.input_size(), kernel, bias, z);
+        max_pool2d<T>(context, pool, count, z, y + first * s.output_size());
+    }
+}
+
 }  // namespace
 
 template <class T>
 void conv2d(const Context& context, const Conv2d& s, int64_t n, const T* x, const T* kernel,
             const T* bias, T* y) {
-    if (n == 0) return;
-    const Planes<T> planes(s);
-    if (planes.pay(windows_cost<T>(s)))
-        return conv2d_planes(context, planes, n, x, kernel, bias, y);
-    const Direct<T> direct(s);
-    if (direct.pays()) return conv2d_direct(context, direct, n, x, kernel, bias, y);
+    if (n == 0 || few_filters<T>(context, s, {}, n, x, kernel, bias, y)) return;
     const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
     const int64_t depth = s.kernel_height * s.kernel_width * channels;
     const int64_t packed_group = packed_size<T>(depth, units);
@@ -371,6 +408,23 @@ void conv2d(const Context& context, const Conv2d& s, int64_t n, const T* x, cons
                           bias ? bias + group * units + column : nullptr, rows);
         }
     });
+}
+
+template <class T>
+void fused_conv2d(const Context& context, const FusedConv2d& s, int64_t n, const T* x,
+                  const T* kernel, const T* bias, T* y) {
+    if (n * s.output_size() == 0) return;
+    const int64_t pool = s.pool_height;
+    const Epilogue<T> epilogue = {pool, floor_of<T>(s.activation)};
+    const bool fused = pool <= 2 && pool == s.pool_width &&
+                       few_filters(context, s.conv, epilogue, n, x, kernel, bias, y);
+    if (!fused && s.pool_height * s.pool_width == 1) {
+        conv2d(context, s.conv, n, x, kernel, bias, y);
+    } else if (!fused) {
+        conv2d_then_pool(context, s, n, x, kernel, bias, y);
+    }
+    if (s.activation == kLinear || (fused && is_floor(s.activation))) return;
+    activation<T>(context, {s.output_size(), s.activation, s.slope}, n, y, y);
 }
 
 template <class T>
@@ -484,6 +538,7 @@ void conv2d_backward_kernel(const Context& context, const Conv2d& s, int64_t n, 
 }
 
 INSTANTIATE(conv2d)
+INSTANTIATE(fused_conv2d)
 INSTANTIATE(conv2d_backward_input)
 INSTANTIATE(conv2d_backward_kernel)
 

@@ -4,6 +4,7 @@
 // by zeros; so an infinity or NaN in x reaches more taps there than those whose windows hold it.
 #pragma once
 
+#include "epilogue.h"
 #include "gemm.h"
 #include "lanes.h"
 #include "specs.h"
@@ -13,25 +14,33 @@ namespace CONVKIT_ISA {
 
 // The channels of x as planes of pixels, padded with zeros, so that a tap of the kernel is a shift,
 // and pixels fill the lanes. Strides take the planes apart into their phases.
-// A plane has the pitch `width`; of each of its rows the first out_width pixels are outputs.
+// A plane has the pitch `width`; of each of its rows the first out_width pixels are outputs, which
+// are pooled when they are written.
 template <class T>
 struct Planes {
     const Conv2d& s;
+    Epilogue<T> epilogue;
+    int64_t pool, y_height, y_width;  // y is pooled by pool x pool
     int64_t channels, units, taps;
     int64_t width;        // columns of a plane
     int64_t bands, rows;  // the outputs are cut into bands of at most so many rows
     int64_t plane_size;
 
-    explicit Planes(const Conv2d& s)
+    explicit Planes(const Conv2d& s, Epilogue<T> epilogue = {})
         : s(s),
-          channels(s.channels / s.groups),
-          units(s.filters / s.groups),
+          epilogue(epilogue),
+          pool(epilogue.pool),
+          y_height(divide(s.out_height, pool)),
+          y_width(divide(s.out_width, pool)),
+          channels(divide(s.channels, s.groups)),
+          units(divide(s.filters, s.groups)),
           taps(s.kernel_height * s.kernel_width * channels),
-          width(s.out_width + (s.kernel_width - 1) * s.dilation_width / s.stride_width) {
+          width(s.out_width + divide((s.kernel_width - 1) * s.dilation_width, s.stride_width)) {
         constexpr int64_t kPixels = 1024;
-        bands = divide_up(s.out_height, std::max<int64_t>(1, kPixels / width));
-        rows = divide_up(s.out_height, bands);
-        plane_size = width * (rows + (s.kernel_height - 1) * s.dilation_height / s.stride_height);
+        bands = divide_up(y_height, std::max<int64_t>(1, kPixels / (pool * width)));
+        rows = pool * divide_up(y_height, bands);
+        plane_size =
+            width * (rows + divide((s.kernel_height - 1) * s.dilation_height, s.stride_height));
     }
 
     int64_t planes() const { return channels * s.stride_height * s.stride_width; }
@@ -64,9 +73,8 @@ struct Planes {
         *offset = ones();
     }
 
-    Range band(int64_t i) const {
-        return {cut(s.out_height, bands, i), cut(s.out_height, bands, i + 1)};
-    }
+    // Rows of y.
+    Range band(int64_t i) const { return {cut(y_height, bands, i), cut(y_height, bands, i + 1)}; }
 
     // From the group's first channel in one sample, for the outputs from row `oh`.
     void fill(const T* x, const T* x_end, int64_t oh, T* dst) const {
@@ -75,8 +83,9 @@ struct Planes {
             const int64_t left = phase % s.stride_width - s.pad_left;
             const Range part = inside(left, s.stride_width, s.width, width);
             for (int64_t c = 0; c < channels; ++c) {
-                for (int64_t i = 0; i < plane_size; i += width, dst += width) {
-                    const int64_t ih = top + i / width * s.stride_height;
+                int64_t ih = top;
+                for (T* const end = dst + plane_size; dst < end;
+                     dst += width, ih += s.stride_height) {
                     fill_row(ih < 0 || ih >= s.height ? Range{0, 0} : part,
                              x + (ih * s.width + left) * s.channels + c, x_end, dst);
                 }
@@ -88,6 +97,8 @@ struct Planes {
     // The pitch of planes of outputs, and how many there are: only whole registers and corners.
     int64_t pitch() const { return pixels() + kLanes<T>; }
     int64_t output_planes() const { return round_up(units, kCorner<T>) * pitch(); }
+    // Behind them: space to read two registers of pixels from anywhere in the last one.
+    int64_t product_size() const { return output_planes() + 2 * kLanes<T>; }
 
     // dy of one group and band as planes, zero beside the outputs.
     void fill_gradient(const T* dy, const T* dy_end, int64_t height, T* dst) const {
@@ -103,37 +114,42 @@ struct Planes {
         }
     }
 
-    // The outputs of one group and band from planes.
+    // y of one group and band, `height` rows, from planes of outputs.
     void write(const T* planes, const T* bias, int64_t height, T* y) const {
+        pool == 1 ? write_rows<1>(planes, bias, height, y) : write_rows<2>(planes, bias, height, y);
+    }
+
+ private:
+    template <int kPool>
+    void write_rows(const T* planes, const T* bias, int64_t height, T* y) const {
         alignas(64) T shift[kFewRows] = {};
         for (int64_t f = 0; bias && f < units; ++f) shift[f] = bias[f];
-        const int64_t filters = s.filters, step = pitch();
+        const int64_t filters = s.filters, line = y_width * filters;
         // Behind a pixel, whole corners are written: that belongs to the next pixels, which follow.
         const bool alone = filters <= kCorner<T> && s.groups == 1;
         const int64_t room = (kLanes<T> - 1) * filters + kCorner<T>;
         // The last pixels of a row fill the registers together with those before them.
-        const int64_t last = std::max<int64_t>(0, s.out_width - kLanes<T>);
-        const T* end = y + height * s.out_width * filters;
-        for (int64_t oh = 0; oh < height; ++oh, planes += width, y += s.out_width * filters) {
-            for (int64_t i = 0; i < s.out_width; i += kLanes<T>) {
-                const int64_t ow = std::min(i, last);
-                T* pixels = y + ow * filters;
+        const int64_t last = std::max<int64_t>(0, y_width - kLanes<T>);
+        const T* end = y + height * line;
+        for (int64_t row = 0; row < height; ++row, planes += kPool * width, y += line) {
+            for (int64_t i = 0; i < y_width; i += kLanes<T>) {
+                const int64_t column = std::min(i, last);
+                T* pixels = y + column * filters;
                 if (alone && end - pixels >= room) {
                     Vec<T> rows[kLanes<T>];
-                    load_corner(planes + ow, step, shift, rows);
+                    load_corner<kPool>(planes + kPool * column, shift, rows);
                     CONVKIT_UNROLL
                     for (int j = 0; j < kLanes<T>; ++j) {
                         std::memcpy(pixels + j * filters, &rows[j], kCorner<T> * sizeof(T));
                     }
                 } else {
-                    write_some(planes + ow, shift, std::min<int64_t>(kLanes<T>, s.out_width - ow),
-                               pixels);
+                    write_some<kPool>(planes + kPool * column, shift,
+                                      std::min<int64_t>(kLanes<T>, y_width - column), pixels);
                 }
             }
         }
     }
 
- private:
     // Where a row or column of the padded picture lies: which phase of the stride, which of its
     // rows.
     struct Place {
@@ -166,19 +182,38 @@ struct Planes {
         for (int i = 0; i < kCorner<T>; ++i) store(dst + i * pitch(), rows[i]);
     }
 
-    // kCorner planes, `shift` added, as a register for each of kLanes pixels.
-    static CONVKIT_INLINE void load_corner(const T* src, int64_t step, const T* shift,
-                                           Vec<T>* rows) {
+    // kLanes neighbouring pixels of y, before bias and floor.
+    template <int kPool>
+    CONVKIT_INLINE Vec<T> pooled(const T* src) const {
+        if constexpr (kPool == 1) {
+            return load(src);
+        } else {
+            constexpr auto all = std::make_index_sequence<kLanes<T>>();
+            const Vec<T> low = larger_or_nan<T>(load(src), load(src + width));
+            const Vec<T> high =
+                larger_or_nan<T>(load(src + kLanes<T>), load(src + width + kLanes<T>));
+            return larger_or_nan<T>(every_second<T, 0>(low, high, all),
+                                    every_second<T, 1>(low, high, all));
+        }
+    }
+
+    // kCorner planes as a register for each of kLanes pixels of y.
+    template <int kPool>
+    CONVKIT_INLINE void load_corner(const T* src, const T* shift, Vec<T>* rows) const {
         CONVKIT_UNROLL
-        for (int i = 0; i < kCorner<T>; ++i) rows[i] = load(src + i * step) + broadcast(shift[i]);
+        for (int i = 0; i < kCorner<T>; ++i) {
+            const Vec<T> z = pooled<kPool>(src + i * pitch()) + broadcast(shift[i]);
+            rows[i] = larger<T>(z, epilogue.floor);
+        }
         filters_to_pixels<T>(rows);
     }
 
     // `count` pixels of all planes to y, nothing else.
+    template <int kPool>
     void write_some(const T* planes, const T* shift, int64_t count, T* y) const {
         for (int64_t f = 0; f < units; f += kCorner<T>) {
             Vec<T> rows[kLanes<T>];
-            load_corner(planes + f * pitch(), pitch(), shift + f, rows);
+            load_corner<kPool>(planes + f * pitch(), shift + f, rows);
             const int64_t used = std::min<int64_t>(kCorner<T>, units - f);
             for (int64_t i = 0; i < count; ++i) {
                 T* pixel = y + i * s.filters + f;
@@ -215,16 +250,17 @@ static void conv2d_planes(const Context& context, const Planes<T>& p, int64_t n,
     const double work = static_cast<double>(n) * s.multiply_adds() / tasks;
     parallel_for(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
         T* planes = scratch<T>(kPackA, p.size());
-        T* product = scratch<T>(kLocal, p.output_planes());
+        T* product = scratch<T>(kLocal, p.product_size());
         for (int64_t i = begin; i < end; ++i) {
-            const int64_t filter = i % s.groups * p.units, sample = i / s.groups / p.bands;
-            const Range band = p.band(i / s.groups % p.bands);
-            p.fill(x + sample * s.input_size() + i % s.groups * p.channels, x + n * s.input_size(),
-                   band.begin, planes);
+            const int64_t rest = divide(i, s.groups), sample = divide(rest, p.bands);
+            const int64_t group = i - rest * s.groups, filter = group * p.units;
+            const Range band = p.band(rest - sample * p.bands);
+            p.fill(x + sample * s.input_size() + group * p.channels, x + n * s.input_size(),
+                   p.pool * band.begin, planes);
             multiply_shifted<T>(kernel + filter, s.filters, planes, offsets, p.units, p.pixels(),
                                 p.taps, product, p.pitch());
             p.write(product, bias ? bias + filter : nullptr, band.end - band.begin,
-                    y + (sample * s.out_height + band.begin) * s.out_width * s.filters + filter);
+                    y + (sample * p.y_height + band.begin) * p.y_width * s.filters + filter);
         }
     });
 }

@@ -4,8 +4,10 @@
 //   dkernel = transposed(x) dy      dbias = sum of dy over samples and rows
 //
 // x, dx (n, rows, inputs); kernel, dkernel (inputs, units); bias, dbias (units), may be null;
-// y, dy (n, rows, units).
+// y, dy (n, rows, units). fused_dense is this, then an activation: with one row alone, relu while
+// the sums are in registers, else in a pass of its own.
 #include "cpu_kernels.h"
+#include "epilogue.h"
 #include "gemm.h"
 #include "lanes.h"
 
@@ -70,11 +72,11 @@ void multiply_few(const Context& context, const PlainRows<T>& x, const T* kernel
                   });
 }
 
-// V registers of a row of y, `columns` values, in one pass over the kernel where it lies. `end` is
-// that of the kernel's memory.
+// V registers of a row of y, `columns` values that are at least `floor`, in one pass over the
+// kernel where it lies. `end` is that of the kernel's memory.
 template <class T, int V>
 void multiply_strip(const Dense& s, const T* x, const T* kernel, const T* end, const T* bias,
-                    int64_t columns, T* y) {
+                    T floor, int64_t columns, T* y) {
     constexpr int64_t kLast = (V - 1) * kLanes<T>;
     const int64_t rest = columns - kLast;
     Vec<T> sum[V] = {};
@@ -87,18 +89,18 @@ void multiply_strip(const Dense& s, const T* x, const T* kernel, const T* end, c
     CONVKIT_UNROLL
     for (int v = 0; v < V - 1; ++v) {
         const int64_t j = v * kLanes<T>;
-        store(y + j, bias ? sum[v] + load(bias + j) : sum[v]);
+        store(y + j, larger<T>(bias ? sum[v] + load(bias + j) : sum[v], floor));
     }
     if (rest == kLanes<T>) {
-        store(y + kLast, bias ? sum[V - 1] + load(bias + kLast) : sum[V - 1]);
+        store(y + kLast, larger<T>(bias ? sum[V - 1] + load(bias + kLast) : sum[V - 1], floor));
     } else {
         const Vec<T> shift = bias ? load_partial(bias + kLast, rest) : Vec<T>{};
-        store_partial(y + kLast, bias ? sum[V - 1] + shift : sum[V - 1], rest);
+        store_partial(y + kLast, larger<T>(bias ? sum[V - 1] + shift : sum[V - 1], floor), rest);
     }
 }
 
 template <class T>
-using Strip = void (*)(const Dense&, const T*, const T*, const T*, const T*, int64_t, T*);
+using Strip = void (*)(const Dense&, const T*, const T*, const T*, const T*, T, int64_t, T*);
 
 template <class T, size_t... V>
 Strip<T> get_strip(int64_t vectors, std::index_sequence<V...>) {
@@ -106,10 +108,10 @@ Strip<T> get_strip(int64_t vectors, std::index_sequence<V...>) {
     return table[vectors - 1];
 }
 
-// y = x kernel + bias for one row: bound by how fast the kernel comes out of memory.
+// y = max(x kernel + bias, floor) for one row: bound by how fast the kernel comes out of memory.
 template <class T>
 void multiply_one(const Context& context, const Dense& s, const T* x, const T* kernel,
-                  const T* bias, T* y) {
+                  const T* bias, T floor, T* y) {
     constexpr int kMost = std::min(16, 2 * kTileRows);
     const int64_t strips = divide_up(s.units, kMost * kLanes<T>);
     const int64_t width = round_up(divide_up(s.units, strips), kLanes<T>);
@@ -118,8 +120,8 @@ void multiply_one(const Context& context, const Dense& s, const T* x, const T* k
         for (int64_t j = begin * width; j < std::min(s.units, end * width); j += width) {
             const int64_t columns = std::min(width, s.units - j);
             get_strip<T>(divide_up(columns, kLanes<T>), std::make_index_sequence<kMost>())(
-                s, x, kernel + j, kernel + s.kernel_size(), bias ? bias + j : nullptr, columns,
-                y + j);
+                s, x, kernel + j, kernel + s.kernel_size(), bias ? bias + j : nullptr, floor,
+                columns, y + j);
         }
     });
 }
@@ -144,12 +146,24 @@ template <class T>
 void dense(const Context& context, const Dense& s, int64_t n, const T* x, const T* kernel,
            const T* bias, T* y) {
     const PlainRows<T> a = {x, n * s.rows, s.inputs};
-    if (a.rows == 1) return multiply_one(context, s, x, kernel, bias, y);
+    if (a.rows == 1) return multiply_one(context, s, x, kernel, bias, floor_of<T>(kLinear), y);
     if (a.rows <= kRowsInPlace) return multiply_few(context, a, kernel, bias, s.units, y);
     T* packed = scratch<T>(kShared, packed_size<T>(s.inputs, s.units));
     pack_lanes(
         s.inputs, s.units, 0, s.inputs, [&](int64_t k) { return kernel + k * s.units; }, packed);
     multiply_packed(context, a, packed_lanes<T>(packed, s.inputs, s.units), bias, s.units, y);
+}
+
+template <class T>
+void fused_dense(const Context& context, const FusedDense& s, int64_t n, const T* x,
+                 const T* kernel, const T* bias, T* y) {
+    const bool fused = n * s.dense.rows == 1 && is_floor(s.activation);
+    if (fused) {
+        return multiply_one(context, s.dense, x, kernel, bias, floor_of<T>(s.activation), y);
+    }
+    dense(context, s.dense, n, x, kernel, bias, y);
+    if (s.activation == kLinear) return;
+    activation<T>(context, {s.dense.output_size(), s.activation, s.slope}, n, y, y);
 }
 
 template <class T>
@@ -172,6 +186,7 @@ void dense_backward_kernel(const Context& context, const Dense& s, int64_t n, co
 }
 
 INSTANTIATE(dense)
+INSTANTIATE(fused_dense)
 INSTANTIATE(dense_backward_input)
 INSTANTIATE(dense_backward_kernel)
 

@@ -106,6 +106,17 @@ constexpr int swapped_lane(int i, int half, bool upper) {
     return (i & half) ? kLanes<T> + i - (upper ? 0 : half) : i + (upper ? half : 0);
 }
 
+// Every second of the lanes of a and b, from lane kFirst on.
+template <class T, int kFirst, size_t... I>
+static inline Vec<T> every_second(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(a, b, (2 * static_cast<int>(I) + kFirst)...);
+#else
+    using Index = decltype(a < b);
+    return __builtin_shuffle(a, b, Index{(2 * static_cast<int>(I) + kFirst)...});
+#endif
+}
+
 template <class T, int kHalf, bool kUpper, size_t... I>
 static inline Vec<T> swap_lanes(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
 #if defined(__clang__) || __GNUC__ >= 12
@@ -159,12 +170,15 @@ static inline void pixels_to_filters(Vec<T>* rows) {
     transpose_squares<T, kCorner<T>>(rows);
 }
 
-// Mostly by 1 (strides): worth a branch.
+// Mostly by 1 (strides, groups): worth a branch.
+static inline int64_t divide(int64_t a, int64_t b) { return b == 1 ? a : a / b; }
 static inline int64_t divide_up(int64_t a, int64_t b) { return b == 1 ? a : (a + b - 1) / b; }
 static inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
 // Where piece `i` of `pieces` equal ones of 0 .. count begins.
-static inline int64_t cut(int64_t count, int64_t pieces, int64_t i) { return count * i / pieces; }
+static inline int64_t cut(int64_t count, int64_t pieces, int64_t i) {
+    return divide(count * i, pieces);
+}
 
 // A rough time of multiply-adds in nanoseconds, for parallel_for.
 template <class T>

@@ -13,6 +13,7 @@
 #include <limits>
 
 #include "cpu_kernels.h"
+#include "epilogue.h"
 #include "lanes.h"
 
 namespace convkit {
@@ -74,25 +75,6 @@ CONVKIT_INLINE inline void for_each_channel_vector(int64_t channels, Body body) 
 }
 
 // ---- forward ------------------------------------------------------------------------------------
-// The larger of two: the first if they are equal, NaN if either is. Compilers do not find the
-// instruction that leaves only NaN in v to be looked after.
-template <class T>
-CONVKIT_INLINE inline Vec<T> larger_or_nan(Vec<T> best, Vec<T> v) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4) {
-        const auto a = reinterpret_cast<__m512>(v), b = reinterpret_cast<__m512>(best);
-        const __mmask16 numbers = _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q);
-        return reinterpret_cast<Vec<T>>(_mm512_mask_max_ps(a, numbers, a, b));
-    } else {
-        const auto a = reinterpret_cast<__m512d>(v), b = reinterpret_cast<__m512d>(best);
-        const __mmask8 numbers = _mm512_cmp_pd_mask(a, a, _CMP_ORD_Q);
-        return reinterpret_cast<Vec<T>>(_mm512_mask_max_pd(a, numbers, a, b));
-    }
-#else
-    return ((best >= v) | (best != best)) ? best : v;
-#endif
-}
-
 template <class T>
 struct Max {
     static T start() { return -std::numeric_limits<T>::infinity(); }

@@ -19,6 +19,7 @@
 #include "cpu_kernels.h"
 #include "tile/block.h"
 #include "tile/tile.h"
+#include "tile/winograd.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
@@ -88,6 +89,22 @@ static inline CONVKIT_INLINE Ints<T> beats(Vec<T> z, Vec<T> best) {
     return ~(z <= best) & (best == best);
 }
 
+// The largest of a window of 2 x 2, and which it was.
+template <class T>
+static inline CONVKIT_INLINE void store_largest(const Vec<T> (&window)[4], Vec<T> floor, T* y,
+                                                uint8_t* mask) {
+    Vec<T> best = window[0];
+    Ints<T> at{};
+    CONVKIT_UNROLL
+    for (int i = 1; i < 4; ++i) {
+        const Ints<T> better = beats<T>(window[i], best);
+        best = better ? window[i] : best;
+        at = better ? Ints<T>{} + i : at;
+    }
+    store(y, best < floor ? floor : best);
+    if (mask) store_bytes<T>(mask, at);
+}
+
 // The sums of kFilters filters at a patch, for one part of the lanes. With two rows of pixels the
 // outputs are the largest of 2 x 2 windows, else the sums themselves. x is where the window of the
 // first pixel begins: it may lie outside the picture, so it is a place and no pointer.
@@ -134,18 +151,10 @@ __attribute__((noinline)) void block(const Layer<T>& layer, const Patch& patch, 
         for (int p = 0; p < kColumns; p += 2) {
             CONVKIT_UNROLL
             for (int i = 0; i < kFilters; ++i) {
-                Vec<T> best = sums[p][i];
-                Ints<T> at{};
-                CONVKIT_UNROLL
-                for (int k = 1; k < 4; ++k) {
-                    const Vec<T> z = sums[k / 2 * kColumns + p + k % 2][i];
-                    const Ints<T> better = beats<T>(z, best);
-                    best = better ? z : best;
-                    at = better ? Ints<T>{} + k : at;
-                }
+                const Vec<T> window[4] = {sums[p][i], sums[p + 1][i], sums[kColumns + p][i],
+                                          sums[kColumns + p + 1][i]};
                 const int64_t to = (p / 2 * step + i) * kTile;
-                store(y + to, best < floor ? floor : best);
-                if (mask) store_bytes<T>(mask + to, at);
+                store_largest(window, floor, y + to, mask ? mask + to : nullptr);
             }
         }
     }
@@ -236,6 +245,28 @@ void pool_row(const FusedConv2d& s, const Layer<T>& layer, PatchRow& line, const
     }
 }
 
+// All tiles by Winograd's method, without pooling or with windows of 2 x 2.
+template <class T>
+void convolve_windows(const Winograd& shape, const Layer<T>& layer, bool pooled, int64_t tiles,
+                      const T* x, T* y, uint8_t* mask) {
+    const int64_t pixel = layer.s.filters * kTile;
+    WinogradTiles<T> work(shape, tiles, layer.kernel);
+    work.for_each_window(x, [&](const typename WinogradTiles<T>::Window& window) {
+        if (!pooled) return work.store_window(window, layer.bias, layer.floor, y);
+        const Vec<T> floor = broadcast(layer.floor);
+        const int64_t place =
+            ((window.tile * shape.rows + window.row) * shape.columns + window.column) * pixel;
+        for (int64_t k = 0; k < pixel; k += kLanes<T>) {
+            const Vec<T> shift = broadcast(layer.bias ? layer.bias[k / kTile] : T(0));
+            Vec<T> z[4];
+            window.get(k, z);
+            CONVKIT_UNROLL
+            for (int i = 0; i < 4; ++i) z[i] += shift;
+            store_largest(z, floor, y + place + k, mask ? mask + place + k : nullptr);
+        }
+    });
+}
+
 // ---- backward -----------------------------------------------------------------------------------
 // A row of windows, of kPool x kPool pixels, or of any size where kPool is 0.
 template <class T, int kPool>
@@ -289,11 +320,17 @@ void tile_conv2d(const Context&, const FusedConv2d& s, int64_t n, const T* x, co
     const T floor = fused ? 0 : -std::numeric_limits<T>::infinity();
     const Layer<T> layer = {s.conv, kernel, bias, floor};
     const int64_t size = s.pooled_width() * s.conv.filters * kTile;
+    if (mask && !square) std::memset(mask, 0, in_tiles(n) * s.output_size());
+    const Winograd windows = Winograd::forward(s.conv, square);
+    if ((square || s.pool_height * s.pool_width == 1) && Winograd::pays(s.conv, windows)) {
+        convolve_windows(windows, layer, square, in_tiles(n) / kTile, x, y, mask);
+        if (!fused) activate_values<T>(s.activation, slope, in_tiles(n) * s.output_size(), y);
+        return;
+    }
     int columns = 8;
     while (columns > 2 && layer.units() > most_filters<T>(columns)) columns /= 2;
     if (square) columns = std::max(4, columns) / 2;
     PatchRow line(s.conv, square ? 2 : 1, s.pooled_width(), square ? 1 : s.pool_width, columns);
-    if (mask && !square) std::memset(mask, 0, in_tiles(n) * s.output_size());
     for (int64_t tile = 0; tile < in_tiles(n) / kTile; ++tile) {
         for (int64_t h = 0; h < s.pooled_height(); ++h) {
             if (square) {

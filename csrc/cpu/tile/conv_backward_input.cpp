@@ -7,9 +7,12 @@
 // outputs with some of a block's pixels only; the sum then runs over these alone, since zeros
 // around dy would double the work of a 5 x 5 kernel on 10 x 10 outputs. With strides, the pixels of
 // a block are those that the same taps meet: they lie as far apart as the stride.
+#include <limits>
+
 #include "cpu_kernels.h"
 #include "gemm.h"
 #include "tile/tile.h"
+#include "tile/winograd.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
@@ -247,6 +250,15 @@ void depthwise(const Conv2d& s, int64_t tiles, const T* dy, const T* kernel, T* 
     }
 }
 
+// All tiles by Winograd's method.
+template <class T>
+void convolve_windows(const Winograd& shape, int64_t tiles, const T* dy, const T* kernel, T* dx) {
+    WinogradTiles<T> work(shape, tiles, kernel);
+    work.for_each_window(dy, [&](const typename WinogradTiles<T>::Window& window) {
+        work.store_window(window, nullptr, -std::numeric_limits<T>::infinity(), dx);
+    });
+}
+
 }  // namespace
 
 template <class T>
@@ -255,6 +267,8 @@ void tile_conv2d_backward_input(const Context&, const Conv2d& s, int64_t n, cons
     const int64_t tiles = in_tiles(n) / kTile;
     const int64_t channels = s.channels / s.groups, filters = s.filters / s.groups;
     if (channels == 1 && filters == 1) return depthwise(s, tiles, dy, kernel, dx);
+    const Winograd windows = Winograd::backward_input(s);
+    if (Winograd::pays(s, windows)) return convolve_windows(windows, tiles, dy, kernel, dx);
 
     const int64_t blocks = divide_up(channels, kBlockChannels);
     const int64_t widest = divide_up(channels, blocks);
