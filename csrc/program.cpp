@@ -13,7 +13,9 @@ constexpr int64_t kMostTilesAtOnce = 64;
 // Elements of a gradient that a thread adds up and applies at a time.
 constexpr int64_t kPiece = 4096;
 // The tiles of a batch are cut into so many slots at most; each sums up gradients of its own.
-constexpr int64_t kLeastSlots = 4, kMostSlots = 32, kTilesPerSlot = 4;
+// At least 4 where a batch is large enough, but 2 where their sums would crowd out a core's cache.
+constexpr int64_t kLeastSlots = 4, kLeastLargeSlots = 2, kLargeSlot = 1 << 19;
+constexpr int64_t kMostSlots = 32, kTilesPerSlot = 4;
 
 int64_t round_up(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -55,6 +57,10 @@ int Program::add_value(Place place, int64_t item_bytes, int64_t elements, bool p
         throw std::invalid_argument(
             "program: expected a size of 0 to 2**40 elements of 1 to 8 bytes");
     values_.push_back({place, item_bytes, elements, per_sample});
+    if (place == Place::kSum) {
+        values_.back().offset = slot_bytes_;
+        slot_bytes_ += round_up(values_.back().bytes(1));
+    }
     capacity_ = -1;
     return static_cast<int>(values_.size()) - 1;
 }
@@ -244,12 +250,7 @@ int64_t Program::tile_bytes() const {
     return total;
 }
 
-int64_t Program::sum_bytes(int64_t n) const {
-    int64_t total = 0;
-    for (const Value& value : values_)
-        if (value.place == Place::kSum) total += round_up(value.bytes(1));
-    return total * slots(n);
-}
+int64_t Program::sum_bytes(int64_t n) const { return slot_bytes_ * slots(n); }
 
 // The samples that a thread takes through a stretch at a time, and how many parts of a batch have
 // sums of their own: by the number of samples alone, so that sums are the same on any number of
@@ -260,7 +261,8 @@ int64_t Program::pass(int64_t n) const {
 
 int64_t Program::slots(int64_t n) const {
     const int64_t passes = (n + pass(n) - 1) / pass(n);
-    const int64_t wanted = std::min(std::max(passes / kTilesPerSlot, kLeastSlots), kMostSlots);
+    const int64_t least = slot_bytes_ > kLargeSlot ? kLeastLargeSlots : kLeastSlots;
+    const int64_t wanted = std::min(std::max(passes / kTilesPerSlot, least), kMostSlots);
     return std::min(passes, wanted);
 }
 
@@ -325,12 +327,9 @@ void Program::reserve(int64_t n) {
     const std::vector<int64_t> in_arena = place_values(Place::kArena, n, &arena_bytes);
     const std::vector<int64_t> in_tile =
         place_values(Place::kTile, kTile * tiles_at_once_, &tile_bytes_);
-    slot_bytes_ = 0;
     for (size_t v = 0; v < values_.size(); ++v) {
+        if (values_[v].place == Place::kSum) continue;  // where add_value put it
         values_[v].offset = values_[v].place == Place::kTile ? in_tile[v] : in_arena[v];
-        if (values_[v].place != Place::kSum) continue;
-        values_[v].offset = slot_bytes_;
-        slot_bytes_ += round_up(values_[v].bytes(1));
     }
     arena_.reset();
     sums_.reset();

@@ -118,10 +118,11 @@ class Program {
     std::vector<Value> values_;
     std::vector<Node> nodes_;
     int64_t tiles_at_once_ = 1;
+    int64_t slot_bytes_ = 0;  // of one slot's sums
     // Set by reserve.
     int64_t capacity_ = -1;  // samples that the memory is laid out for
     Memory arena_, sums_;
-    int64_t tile_bytes_ = 0, slot_bytes_ = 0;
+    int64_t tile_bytes_ = 0;
     std::vector<Update> totals_;   // sums that other nodes read, added up behind their stretch
     std::vector<Update> updates_;  // the others, at the end of a step
     size_t first_update_ = 0;      // the nodes from here on are part of updates_

@@ -89,18 +89,21 @@ static inline CONVKIT_INLINE Ints<T> beats(Vec<T> z, Vec<T> best) {
     return ~(z <= best) & (best == best);
 }
 
-// The largest of a window of 2 x 2, and which it was.
+// The largest of a window of 2 x 2, and which it was. By value: as an array the sums would be kept
+// in memory.
 template <class T>
-static inline CONVKIT_INLINE void store_largest(const Vec<T> (&window)[4], Vec<T> floor, T* y,
-                                                uint8_t* mask) {
-    Vec<T> best = window[0];
+static inline CONVKIT_INLINE void store_largest(Vec<T> first, Vec<T> second, Vec<T> third,
+                                                Vec<T> fourth, Vec<T> floor, T* y, uint8_t* mask) {
+    Vec<T> best = first;
     Ints<T> at{};
-    CONVKIT_UNROLL
-    for (int i = 1; i < 4; ++i) {
-        const Ints<T> better = beats<T>(window[i], best);
-        best = better ? window[i] : best;
+    const auto challenge = [&](Vec<T> z, int i) CONVKIT_INLINE {
+        const Ints<T> better = beats<T>(z, best);
+        best = better ? z : best;
         at = better ? Ints<T>{} + i : at;
-    }
+    };
+    challenge(second, 1);
+    challenge(third, 2);
+    challenge(fourth, 3);
     store(y, best < floor ? floor : best);
     if (mask) store_bytes<T>(mask, at);
 }
@@ -151,10 +154,10 @@ __attribute__((noinline)) void block(const Layer<T>& layer, const Patch& patch, 
         for (int p = 0; p < kColumns; p += 2) {
             CONVKIT_UNROLL
             for (int i = 0; i < kFilters; ++i) {
-                const Vec<T> window[4] = {sums[p][i], sums[p + 1][i], sums[kColumns + p][i],
-                                          sums[kColumns + p + 1][i]};
                 const int64_t to = (p / 2 * step + i) * kTile;
-                store_largest(window, floor, y + to, mask ? mask + to : nullptr);
+                store_largest<T>(sums[p][i], sums[p + 1][i], sums[kColumns + p][i],
+                                 sums[kColumns + p + 1][i], floor, y + to,
+                                 mask ? mask + to : nullptr);
             }
         }
     }
@@ -260,9 +263,8 @@ void convolve_windows(const Winograd& shape, const Layer<T>& layer, bool pooled,
             const Vec<T> shift = broadcast(layer.bias ? layer.bias[k / kTile] : T(0));
             Vec<T> z[4];
             window.get(k, z);
-            CONVKIT_UNROLL
-            for (int i = 0; i < 4; ++i) z[i] += shift;
-            store_largest(z, floor, y + place + k, mask ? mask + place + k : nullptr);
+            store_largest<T>(z[0] + shift, z[1] + shift, z[2] + shift, z[3] + shift, floor,
+                             y + place + k, mask ? mask + place + k : nullptr);
         }
     });
 }
