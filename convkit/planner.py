@@ -207,16 +207,12 @@ def _fused_spec(step: Step) -> Any:
 
 
 class _Uses:
-    """Who makes and who reads what in a list of steps."""
+    """Who reads what in a list of steps."""
 
     def __init__(self, steps: Sequence[Step], wanted: set[int]) -> None:
         self.wanted = wanted
-        self.maker: dict[int, Step] = {}
         self.readers: dict[int, list[Step]] = {}
         for step in steps:
-            for value in step.outputs:
-                if value is not None:
-                    self.maker[id(value)] = step
             for value in step.inputs:
                 if value is not None:
                     self.readers.setdefault(id(value), []).append(step)

@@ -69,16 +69,16 @@ void concatenate_backward(const Context& context, const Concatenate& s, int64_t 
 template <class T>
 void transpose(const Context& context, const Transpose& s, int64_t n, const T* x, T* y) {
     // Square tiles, so that the lines of cache that one side reads and the other writes stay.
-    constexpr int64_t kTile = 32;
-    const int64_t strips = (s.columns + kTile - 1) / kTile;
-    parallel_for(context, n * strips, 0.5 * kTile * s.rows, [&](int64_t begin, int64_t end) {
+    constexpr int64_t kStrip = 32;
+    const int64_t strips = (s.columns + kStrip - 1) / kStrip;
+    parallel_for(context, n * strips, 0.5 * kStrip * s.rows, [&](int64_t begin, int64_t end) {
         for (int64_t item = begin; item < end; ++item) {
             const T* from = x + item / strips * s.rows * s.columns;
             T* to = y + item / strips * s.rows * s.columns;
-            const int64_t left = item % strips * kTile;
-            const int64_t right = std::min(left + kTile, s.columns);
-            for (int64_t top = 0; top < s.rows; top += kTile) {
-                const int64_t bottom = std::min(top + kTile, s.rows);
+            const int64_t left = item % strips * kStrip;
+            const int64_t right = std::min(left + kStrip, s.columns);
+            for (int64_t top = 0; top < s.rows; top += kStrip) {
+                const int64_t bottom = std::min(top + kStrip, s.rows);
                 for (int64_t column = left; column < right; ++column) {
                     for (int64_t row = top; row < bottom; ++row) {
                         to[column * s.rows + row] = from[row * s.columns + column];
