@@ -259,13 +259,11 @@ void convolve_windows(const Winograd& shape, const Layer<T>& layer, bool pooled,
         const Vec<T> floor = broadcast(layer.floor);
         const int64_t place =
             ((window.tile * shape.rows + window.row) * shape.columns + window.column) * pixel;
-        for (int64_t k = 0; k < pixel; k += kLanes<T>) {
+        work.for_each_output(window, [&](int64_t k, const Vec<T>(&z)[4]) CONVKIT_INLINE {
             const Vec<T> shift = broadcast(layer.bias ? layer.bias[k / kTile] : T(0));
-            Vec<T> z[4];
-            window.get(k, z);
             store_largest<T>(z[0] + shift, z[1] + shift, z[2] + shift, z[3] + shift, floor,
                              y + place + k, mask ? mask + place + k : nullptr);
-        }
+        });
     });
 }
 

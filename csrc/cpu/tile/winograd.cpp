@@ -1,10 +1,9 @@
 // The three steps of winograd.h: transforms of the kernel and of patches, products, transforms
 // back.
 //
-// weights (16, channels, filters) or, for the input's gradient, (16, filters, channels); patches
-// (16, strip, channels, kTile); products (16, strip, filters, kTile). Points
-// lie a value further apart than they would: 16 of them a power of two apart would share few sets
-// of the cache.
+// weights (points, channels, filters) or, for the input's gradient, (points, filters, channels);
+// patches (points, strip, channels, kTile); products (points, strip, filters, kTile). Points lie a
+// value further apart than they would: a power of two apart they would share few sets of the cache.
 #include "tile/winograd.h"
 
 #include "tile/block.h"
@@ -13,57 +12,84 @@ namespace convkit {
 namespace CONVKIT_ISA {
 namespace {
 
-constexpr int kPoints = 16;
+constexpr int kMostPoints = 36;
 constexpr int kWindows = 4;  // in a block of sums
 // Of patches and products, so that they stay in the second-level cache.
 constexpr int64_t kStripBytes = 128 * 1024;
 
-// G w G' for a register of weights, `size` apart. Turning the kernel swaps the outer points.
-template <class T, class P>
+// One axis of the kernel's transform.
+template <class T>
+static inline CONVKIT_INLINE void transform_taps(const Vec<T> (&w)[3], Vec<T> (&to)[4]) {
+    to[0] = w[0];
+    to[1] = T(0.5) * (w[0] + w[2] + w[1]);
+    to[2] = T(0.5) * (w[0] + w[2] - w[1]);
+    to[3] = w[2];
+}
+template <class T>
+static inline CONVKIT_INLINE void transform_taps(const Vec<T> (&w)[5], Vec<T> (&to)[6]) {
+    using Axis = WinogradAxis<5>;
+    constexpr double kA = Axis::kA, kB = Axis::kB, kAA = Axis::kAA, kBB = Axis::kBB;
+    constexpr double kScaleA = 1 / (2 * kAA * (kAA - kBB)), kScaleB = 1 / (2 * kBB * (kBB - kAA));
+    to[0] = T(1 / Axis::kProduct) * w[0];
+    const Vec<T> even_a = w[0] + T(kAA) * (w[2] + T(kAA) * w[4]);
+    const Vec<T> odd_a = T(kA) * (w[1] + T(kAA) * w[3]);
+    to[1] = T(kScaleA) * (even_a + odd_a);
+    to[2] = T(kScaleA) * (even_a - odd_a);
+    const Vec<T> even_b = w[0] + T(kBB) * (w[2] + T(kBB) * w[4]);
+    const Vec<T> odd_b = T(kB) * (w[1] + T(kBB) * w[3]);
+    to[3] = T(kScaleB) * (even_b + odd_b);
+    to[4] = T(kScaleB) * (even_b - odd_b);
+    to[5] = w[4];
+}
+
+// G w G' for a register of weights, `size` apart.
+template <class T, int kTaps, class P>
 static inline CONVKIT_INLINE void transform_kernel(const T* kernel, int64_t size, P part,
                                                    bool turned, T* to, int64_t step) {
-    Vec<T> g[4][3];
+    constexpr int kSide = kTaps + 1;
+    Vec<T> half[kSide][kTaps];
     CONVKIT_UNROLL
-    for (int j = 0; j < 3; ++j) {
-        const Vec<T> first = get(kernel + j * size, part);
-        const Vec<T> middle = get(kernel + (3 + j) * size, part);
-        const Vec<T> last = get(kernel + (6 + j) * size, part);
-        g[0][j] = turned ? last : first;
-        g[1][j] = T(0.5) * (first + last + middle);
-        g[2][j] = T(0.5) * (first + last - middle);
-        g[3][j] = turned ? first : last;
+    for (int j = 0; j < kTaps; ++j) {
+        Vec<T> w[kTaps], line[kSide];
+        CONVKIT_UNROLL
+        for (int i = 0; i < kTaps; ++i) {
+            const int place = i * kTaps + j;
+            w[i] = get(kernel + (turned ? kTaps * kTaps - 1 - place : place) * size, part);
+        }
+        transform_taps<T>(w, line);
+        CONVKIT_UNROLL
+        for (int i = 0; i < kSide; ++i) half[i][j] = line[i];
     }
     CONVKIT_UNROLL
-    for (int i = 0; i < 4; ++i) {
-        T* row = to + 4 * i * step;
-        const Vec<T> outer = g[i][0] + g[i][2];
-        put(row, turned ? g[i][2] : g[i][0], part);
-        put(row + step, T(0.5) * (outer + g[i][1]), part);
-        put(row + 2 * step, T(0.5) * (outer - g[i][1]), part);
-        put(row + 3 * step, turned ? g[i][0] : g[i][2], part);
+    for (int i = 0; i < kSide; ++i) {
+        Vec<T> line[kSide];
+        transform_taps<T>(half[i], line);
+        CONVKIT_UNROLL
+        for (int j = 0; j < kSide; ++j) put(to + (i * kSide + j) * step, line[j], part);
     }
 }
 
-// B' d B for all channels of a patch, whose 16 pixels are given.
-template <class T>
+// B' d B for all channels of a patch, whose pixels are given.
+template <class T, int kTaps>
 void transform_patch(const T* const* pixels, int64_t size, T* to, int64_t step) {
-    for (int64_t i = 0; i < size; i += kLanes<T>) {
-        Vec<T> half[4][4];
+    constexpr int kSide = kTaps + 1;
+    for (int64_t k = 0; k < size; k += kLanes<T>) {
+        Vec<T> half[kSide][kSide];
         CONVKIT_UNROLL
-        for (int j = 0; j < 4; ++j) {
-            const Vec<T> b = load(pixels[4 + j] + i), c = load(pixels[8 + j] + i);
-            half[0][j] = load(pixels[j] + i) - c;
-            half[1][j] = b + c;
-            half[2][j] = c - b;
-            half[3][j] = b - load(pixels[12 + j] + i);
+        for (int j = 0; j < kSide; ++j) {
+            Vec<T> d[kSide], line[kSide];
+            CONVKIT_UNROLL
+            for (int i = 0; i < kSide; ++i) d[i] = load(pixels[i * kSide + j] + k);
+            WinogradAxis<kTaps>::patch(d, line);
+            CONVKIT_UNROLL
+            for (int i = 0; i < kSide; ++i) half[i][j] = line[i];
         }
         CONVKIT_UNROLL
-        for (int p = 0; p < 4; ++p) {
-            T* row = to + 4 * p * step + i;
-            store(row, half[p][0] - half[p][2]);
-            store(row + step, half[p][1] + half[p][2]);
-            store(row + 2 * step, half[p][2] - half[p][1]);
-            store(row + 3 * step, half[p][1] - half[p][3]);
+        for (int i = 0; i < kSide; ++i) {
+            Vec<T> line[kSide];
+            WinogradAxis<kTaps>::patch(half[i], line);
+            CONVKIT_UNROLL
+            for (int j = 0; j < kSide; ++j) store(to + (i * kSide + j) * step + k, line[j]);
         }
     }
 }
@@ -125,19 +151,24 @@ template <class T>
 WinogradTiles<T>::WinogradTiles(const Winograd& shape, int64_t tile_count, const T* kernel)
     : s(shape), tiles(tile_count) {
     const int64_t size = s.channels * s.filters, pixel = s.channels * kTile;
-    const int64_t bytes = kPoints * kTile * (s.channels + s.filters) * int64_t{sizeof(T)};
+    const int64_t points = s.points(),
+                  bytes = points * kTile * (s.channels + s.filters) * int64_t{sizeof(T)};
     strip = std::min(std::max<int64_t>(1, kStripBytes / bytes / kWindows) * kWindows,
                      round_up(tiles * s.rows * s.columns, kWindows));
     weight_step = round_up(size, kLanes<T>) + kTile;
     patch_step = (strip * s.channels + 1) * kTile;
     product_step = (strip * s.filters + 1) * kTile;
-    weights = scratch<T>(kPackA, kPoints * weight_step);
-    patches = scratch<T>(kPackB, kPoints * patch_step + pixel);
-    zeros = patches + kPoints * patch_step;
-    products = scratch<T>(kLocal, kPoints * product_step);
+    weights = scratch<T>(kPackA, points * weight_step);
+    patches = scratch<T>(kPackB, points * patch_step + pixel);
+    zeros = patches + points * patch_step;
+    products = scratch<T>(kLocal, points * product_step);
     std::memset(zeros, 0, sizeof(T) * pixel);
     for_each_vector(weights, 0, size, [&](int64_t i, auto part) {
-        transform_kernel(kernel + i, size, part, s.turned, weights + i, weight_step);
+        if (s.taps == 3) {
+            transform_kernel<T, 3>(kernel + i, size, part, s.turned, weights + i, weight_step);
+        } else {
+            transform_kernel<T, 5>(kernel + i, size, part, s.turned, weights + i, weight_step);
+        }
     });
 }
 
@@ -149,15 +180,19 @@ void WinogradTiles<T>::multiply(const T* x, int64_t first, int64_t count) {
         const int64_t top = place / s.columns * 2 - s.pad_top;
         const int64_t left = place % s.columns * 2 - s.pad_left;
         const T* from = x + tile * s.height * s.width * pixel;
-        const T* pixels[kPoints];
-        for (int p = 0; p < kPoints; ++p) {
-            const int64_t row = top + p / 4, column = left + p % 4;
+        const T* pixels[kMostPoints];
+        for (int64_t p = 0; p < s.points(); ++p) {
+            const int64_t row = top + p / s.side(), column = left + p % s.side();
             const bool within = row >= 0 && row < s.height && column >= 0 && column < s.width;
             pixels[p] = within ? from + (row * s.width + column) * pixel : zeros;
         }
-        transform_patch(pixels, pixel, patches + i * pixel, patch_step);
+        if (s.taps == 3) {
+            transform_patch<T, 3>(pixels, pixel, patches + i * pixel, patch_step);
+        } else {
+            transform_patch<T, 5>(pixels, pixel, patches + i * pixel, patch_step);
+        }
     }
-    for (int p = 0; p < kPoints; ++p) {
+    for (int64_t p = 0; p < s.points(); ++p) {
         const T* u = weights + p * weight_step;
         const T* v = patches + p * patch_step;
         T* m = products + p * product_step;
@@ -175,10 +210,9 @@ void WinogradTiles<T>::store_window(const Window& window, const T* bias, T floor
     const int64_t oh = 2 * window.row, ow = 2 * window.column;
     const bool right = ow + 1 < s.out_width, down = oh + 1 < s.out_height;
     const Vec<T> least = broadcast(floor);
-    T* to = y + (window.tile * s.out_height + oh) * row + ow * pixel;
-    for (int64_t k = 0; k < pixel; k += kLanes<T>, to += kLanes<T>) {
-        Vec<T> z[4];
-        window.get(k, z);
+    T* const first = y + (window.tile * s.out_height + oh) * row + ow * pixel;
+    for_each_output(window, [&](int64_t k, Vec<T>(&z)[4]) CONVKIT_INLINE {
+        T* to = first + k;
         const Vec<T> shift = broadcast(bias ? bias[k / kTile] : T(0));
         CONVKIT_UNROLL
         for (int i = 0; i < 4; ++i) {
@@ -189,7 +223,7 @@ void WinogradTiles<T>::store_window(const Window& window, const T* bias, T floor
         if (right) store(to + pixel, z[1]);
         if (down) store(to + row, z[2]);
         if (right && down) store(to + row + pixel, z[3]);
-    }
+    });
 }
 
 template class WinogradTiles<float>;
