@@ -63,6 +63,10 @@ BEHIND_SOFTMAX = {
 LINEAR = -1  # ActivationKind
 # Below these most of a tile's lanes would work for nothing: in training, and forward alone.
 LEAST_TRAINED, LEAST_PREDICTED = 6, 11
+TILE = 16  # samples: kTile
+# A tile of so many bytes is worth sharing among threads, which breadth-first does, unless each
+# thread can have a tile of its own. As below, a constant of no machine.
+LARGE_TILE = 6 << 20
 # What is taken to stay in a core's own cache, in bytes. A constant: bits are to be the same on
 # every machine of an instruction set.
 CACHE = 1 << 20
@@ -124,9 +128,16 @@ def plan(nodes: Iterable[Node], results: Sequence[Symbol], depth_first: bool) ->
     return [*before, *loads, *stretch, *stores, *after]
 
 
-def tiles_pay(samples: int, training: bool) -> bool:
-    """Whether so many samples at a time fill enough of a tile's lanes to run depth-first."""
-    return samples >= (LEAST_TRAINED if training else LEAST_PREDICTED)
+def least_depth_first(sample_bytes: int, training: bool) -> int:
+    """How many samples at a time a network's stretch needs to run depth-first.
+
+    Args:
+        sample_bytes: of all that is made of one sample, forward.
+        training: whether the way back is part of the stretch.
+    """
+    if sample_bytes * TILE > LARGE_TILE:
+        return TILE + 1
+    return LEAST_TRAINED if training else LEAST_PREDICTED
 
 
 def tiles_at_once(steps: Iterable[Step], tile_bytes: int) -> int:

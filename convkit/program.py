@@ -134,10 +134,27 @@ class Program:
         ]
         return _core.prepare(self.native, *sides[0], *sides[1], most)
 
-    def run(self, begin: int, end: int, batch_size: int, seconds: float = float("inf")) -> int:
+    def run(
+        self,
+        begin: int,
+        end: int,
+        batch_size: int,
+        seconds: float = float("inf"),
+        shuffle: int | None = None,
+    ) -> int:
         """Runs samples begin .. end in steps of batch_size; the last may be smaller.
+
+        Args:
+            shuffle: a seed of 64 bits: the whole array bound to the index of `gather` is first
+                filled with a permutation of its rows, which depends on the seed and their number
+                alone. A run that goes on with that order has no seed. None: the array is used as
+                it is.
 
         Returns:
             The sample it came to: `end`, or less if `seconds` had passed after a step.
+
+        Raises:
+            ValueError: with a seed, an index that is read-only or has more rows than its source.
+            IndexError: without, an index that is outside its source.
         """
-        return int(self.native.run(begin, end, batch_size, seconds))
+        return int(self.native.run(begin, end, batch_size, seconds, shuffle))

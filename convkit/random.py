@@ -1,7 +1,8 @@
 """The process's source of random numbers: initial weights, shuffles, dropout.
 
-Everything is drawn on the host from one Philox generator, so that a seed gives the same bits
-whatever the number of threads.
+Everything is drawn on the host from one Philox generator: initial weights themselves, and a seed
+for each epoch's order and each dropout layer, of which every element follows by its place. So a
+seed gives the same bits whatever the number of threads.
 """
 
 from __future__ import annotations

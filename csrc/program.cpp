@@ -274,6 +274,29 @@ int64_t Program::most_slots(int64_t n) const {
     return most;
 }
 
+// A node that alone adds to its sums begins them with its first tiles, so that large ones are
+// neither cleared nor read for it. Other sums are cleared.
+void Program::plan_sums() {
+    std::vector<int> uses(values_.size(), 0);
+    for (const Node& node : nodes_)
+        for (int id : node.arguments)
+            if (id >= 0 && node.tiled) ++uses[id];
+    std::vector<bool> begun(values_.size(), false);
+    for (Node& node : nodes_) {
+        const auto alone = [&](int id) {
+            return id < 0 || values_[id].place != Place::kSum || uses[id] == 1;
+        };
+        node.stores = node.tiled && made_for_tiles(*node.kernel) &&
+                      std::all_of(node.arguments.begin(), node.arguments.end(), alone);
+        for (int id : node.arguments)
+            if (id >= 0 && node.stores) begun[id] = true;
+    }
+    cleared_.clear();
+    for (size_t id = 0; id < values_.size(); ++id)
+        if (values_[id].place == Place::kSum && !begun[id])
+            cleared_.push_back(static_cast<int>(id));
+}
+
 // The sum that is the gradient of an optimizer's node and read by nothing else; -1: it is none.
 int Program::update_of(const Node& node, const std::vector<int>& readers) const {
     if (!std::get_if<Sgd>(&node.spec) && !std::get_if<Adam>(&node.spec)) return -1;
@@ -335,6 +358,7 @@ void Program::reserve(int64_t n) {
     sums_.reset();
     arena_ = allocate(arena_bytes);
     sums_ = allocate(slot_bytes_ * most_slots(n));
+    plan_sums();
     plan_updates();
     capacity_ = n;
 }

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,7 @@ struct Node {
     bool per_sample;             // false: runs once a step, over values without samples
     bool tiled;                  // part of a stretch
     bool widened;                // in a stretch, by a kernel that takes a tile for one sample
+    bool stores = false;  // set by the plan: begins the sums that it adds to, which are its alone
 };
 
 class Program {
@@ -63,8 +65,15 @@ class Program {
     // Runs the samples begin .. end in steps of batch_size; the last step may be smaller. Returns
     // the sample that it came to: less than `end` where `seconds` had passed after a whole step.
     // `poll` is called now and then, but never while a step updates state: it may throw.
+    //
+    // A gather's index is what was bound, and checked before each step. With `shuffle`, a seed, all
+    // of what was bound is first filled anew with a permutation of its rows, whatever `begin` is;
+    // a run that goes on with this order has none.
     int64_t run(int64_t begin, int64_t end, int64_t batch_size, double seconds,
-                const std::function<void()>& poll);
+                std::optional<uint64_t> shuffle, const std::function<void()>& poll);
+
+    // The fed values that are an index of gathers.
+    std::vector<int> indices() const;
 
     // Whether runs stay on one thread and add up the seconds of each node.
     void profile(bool on);
@@ -102,15 +111,18 @@ class Program {
     int64_t slots(int64_t n) const;
     int64_t most_slots(int64_t n) const;
     int update_of(const Node& node, const std::vector<int>& readers) const;
+    void plan_sums();
     void plan_updates();
     void reserve(int64_t n);
     void check_indices(int64_t begin, int64_t end) const;
+    void check_shuffle() const;
+    void shuffle_indices(uint64_t seed, Poll& poll);
     char* address(int value, int64_t row, int64_t first, char* tiles, int64_t slot) const;
     void call(const Node& node, const Context& context, int64_t n, void* const* arguments);
     void step(int64_t row, int64_t n, Poll& poll);
     void run_stretch(size_t begin, size_t end, int64_t row, int64_t n, Poll& poll);
-    void run_tiles(size_t begin, size_t end, int64_t row, int64_t n, int64_t slot, int64_t first,
-                   int64_t last);
+    void run_tiles(size_t begin, size_t end, int64_t row, int64_t n, int64_t slot, bool fresh,
+                   int64_t first, int64_t last);
     void add_up(const std::vector<Update>& updates, int64_t n);
     void add_up(const Update& update, int64_t n);
 
@@ -123,6 +135,7 @@ class Program {
     int64_t capacity_ = -1;  // samples that the memory is laid out for
     Memory arena_, sums_;
     int64_t tile_bytes_ = 0;
+    std::vector<int> cleared_;     // sums that begin as zeros in memory
     std::vector<Update> totals_;   // sums that other nodes read, added up behind their stretch
     std::vector<Update> updates_;  // the others, at the end of a step
     size_t first_update_ = 0;      // the nodes from here on are part of updates_

@@ -5,6 +5,7 @@
 #include "backend.h"
 #include "float_mode.h"
 #include "program.h"
+#include "shuffle.h"
 #include "threads.h"
 
 namespace convkit {
@@ -18,6 +19,10 @@ constexpr int64_t kMostSamples = int64_t{1} << 40;
 constexpr int64_t kTeamBytes = 1 << 19;
 // What a pass of tiles, and a piece of an update, takes at least, in nanoseconds.
 constexpr double kPassCost = 20000, kUpdateCost = 3000;
+// What an element of a shuffle takes, and how many there are between two looks, some tens of
+// milliseconds.
+constexpr double kShuffleCost = 12;
+constexpr int64_t kShuffled = 1 << 22;
 
 double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
@@ -73,6 +78,47 @@ void Program::check_indices(int64_t begin, int64_t end) const {
     }
 }
 
+std::vector<int> Program::indices() const {
+    std::vector<int> found;
+    for (const Node& node : nodes_)
+        if (std::holds_alternative<Gather>(node.spec) && node.arguments[1] >= 0)
+            found.push_back(node.arguments[1]);
+    std::sort(found.begin(), found.end());
+    found.erase(std::unique(found.begin(), found.end()), found.end());
+    return found;
+}
+
+// A permutation of an index's rows is within a source that has as many.
+void Program::check_shuffle() const {
+    if (indices().empty())
+        throw std::invalid_argument("program: expected an index of rows to shuffle, got none");
+    for (const Node& node : nodes_) {
+        if (!std::holds_alternative<Gather>(node.spec) || node.arguments[1] < 0) continue;
+        const int64_t source = values_[node.arguments[0]].rows;
+        const int64_t index = values_[node.arguments[1]].rows;
+        if (index > source)
+            throw std::invalid_argument("program: expected an index of at most the " +
+                                        std::to_string(source) + " rows of its source, got " +
+                                        std::to_string(index));
+    }
+}
+
+void Program::shuffle_indices(uint64_t seed, Poll& poll) {
+    const Context context{seconds_.empty() ? num_threads() : 1};
+    for (int id : indices()) {
+        const int64_t rows = values_[id].rows;
+        auto* order = reinterpret_cast<int64_t*>(values_[id].data);
+        const Shuffle shuffle(rows, seed);
+        for (int64_t first = 0; first < rows; first += kShuffled) {
+            poll();
+            parallel_for(context, std::min(kShuffled, rows - first), kShuffleCost,
+                         [&](int64_t begin, int64_t end) {
+                             fill_shuffled(shuffle, first + begin, first + end, order);
+                         });
+        }
+    }
+}
+
 // Where a value is for the samples from `row` of what is fed. `first` is the first of them in the
 // batch, other than 0 only for tiles.
 char* Program::address(int id, int64_t row, int64_t first, char* tiles, int64_t slot) const {
@@ -100,15 +146,19 @@ void Program::call(const Node& node, const Context& context, int64_t n, void* co
     seconds_[&node - nodes_.data()] += seconds_since(start);
 }
 
-// Nodes begin .. end on the samples first .. last of the batch of n, a pass of tiles at a time.
-void Program::run_tiles(size_t begin, size_t end, int64_t row, int64_t n, int64_t slot,
+// Nodes begin .. end on the samples first .. last of the batch of n, a pass of tiles at a time. The
+// first pass begins the slot's sums where these are fresh.
+void Program::run_tiles(size_t begin, size_t end, int64_t row, int64_t n, int64_t slot, bool fresh,
                         int64_t first, int64_t last) {
     char* tiles = scratch<char>(kTiles, tile_bytes_);
-    for (; first < last; first += pass(n)) {
+    if (fresh)
+        for (int id : cleared_)
+            std::fill_n(address(id, 0, 0, nullptr, slot), values_[id].bytes(1), 0);
+    for (; first < last; first += pass(n), fresh = false) {
         const int64_t samples = std::min(pass(n), last - first);
-        const Context context{1, first, n};
         for (size_t i = begin; i < end; ++i) {
             const Node& node = nodes_[i];
+            const Context context{1, first, n, fresh && node.stores};
             void* arguments[kMostArguments];
             for (size_t a = 0; a < node.arguments.size(); ++a)
                 arguments[a] = node.arguments[a] < 0
@@ -126,7 +176,8 @@ void Program::run_stretch(size_t begin, size_t end, int64_t row, int64_t n, Poll
     if (slot_bytes_ == 0) {                     // nothing to add up: any thread may take any tile
         poll.in_pieces(passes, least, 1, [&](int64_t from, int64_t to) {
             parallel_for(context, to - from, kPassCost, [&](int64_t b, int64_t e) {
-                run_tiles(begin, end, row, n, 0, (from + b) * pass, std::min((from + e) * pass, n));
+                run_tiles(begin, end, row, n, 0, false, (from + b) * pass,
+                          std::min((from + e) * pass, n));
             });
         });
         return;
@@ -139,8 +190,8 @@ void Program::run_stretch(size_t begin, size_t end, int64_t row, int64_t n, Poll
                 for (int64_t slot = some + b; slot < some + e; ++slot) {
                     const int64_t first = slot * passes / count + from;
                     const int64_t last = std::min(first - from + to, (slot + 1) * passes / count);
-                    if (from == 0) std::fill_n(sums_.get() + slot * slot_bytes_, slot_bytes_, 0);
-                    run_tiles(begin, end, row, n, slot, first * pass, std::min(last * pass, n));
+                    run_tiles(begin, end, row, n, slot, from == 0, first * pass,
+                              std::min(last * pass, n));
                 }
             });
         });
@@ -212,7 +263,7 @@ void Program::step(int64_t row, int64_t n, Poll& poll) {
 }
 
 int64_t Program::run(int64_t begin, int64_t end, int64_t batch_size, double seconds,
-                     const std::function<void()>& poll_call) {
+                     std::optional<uint64_t> shuffle, const std::function<void()>& poll_call) {
     if (begin < 0 || end < begin || end > kMostSamples || batch_size < 1)
         throw std::invalid_argument("program: expected 0 <= begin <= end and batch_size >= 1");
     for (const Value& value : values_) {
@@ -222,6 +273,7 @@ int64_t Program::run(int64_t begin, int64_t end, int64_t batch_size, double seco
         if (value.place == Place::kFed && value.per_sample && value.rows < end)
             throw std::invalid_argument("program: a fed array has too few rows");
     }
+    if (shuffle) check_shuffle();
     const int64_t most = std::min(batch_size, end - begin);
     reserve(most);
     const Clock::time_point start = Clock::now();
@@ -229,9 +281,10 @@ int64_t Program::run(int64_t begin, int64_t end, int64_t batch_size, double seco
     Poll poll{poll_call, mode.before()};
     int64_t row = begin;
     const auto steps = [&] {
+        if (shuffle) shuffle_indices(*shuffle, poll);
         while (row < end) {
             const int64_t n = std::min(batch_size, end - row);
-            check_indices(row, row + n);
+            if (!shuffle) check_indices(row, row + n);
             step(row, n, poll);
             row += n;
             if (seconds_since(start) >= seconds) break;

@@ -102,6 +102,15 @@ def test_many_samples_at_once_are_what_predict_returns(backend, model):
         np.testing.assert_array_equal(out, expected)
 
 
+def test_large_images_are_what_predict_returns(backend):
+    model = Sequential([convkit.layers.Conv2D(24, 3, activation="relu", input_shape=(72, 72, 1))])
+    assert 16 * model.sample_bytes() > 6 << 20
+    compiled = model.compiled(18)
+    x = inputs(model, 18)
+    for n in (11, 16, 17, 18):
+        np.testing.assert_array_equal(compiled(x[:n]), model.predict(x[:n]))
+
+
 def test_predict_on_one_sample_has_the_bits_of_a_batch(backend, model):
     x = inputs(model, 5)
     expected = model.predict(x)

@@ -86,6 +86,18 @@ def dropout_mlp() -> Model:
     )
 
 
+def wide_mlp() -> Model:
+    """Of weights so large that several tiles are taken at once."""
+    return Sequential(
+        [
+            layers.Flatten(input_shape=(5, 5, 1)),
+            layers.Dense(370, activation="relu"),
+            layers.Dense(370, activation="relu"),
+            layers.Dense(5, activation="softmax"),
+        ]
+    )
+
+
 def rescaled_pixels() -> Model:
     return Sequential(
         [
@@ -105,6 +117,7 @@ MODELS = [
     graph_with_joins,
     shared_layer,
     dropout_mlp,
+    wide_mlp,
     rescaled_pixels,
 ]
 
@@ -144,6 +157,33 @@ def trained(
         with step.on(x, y, order):
             step.program.run(0, n, batch)
     return [v.numpy() for v in model.weights], step.scores.logs(), step
+
+
+def test_the_schedule_follows_the_batch_and_the_working_set():
+    def schedules(size: int, training: bool) -> list[int]:
+        """The sizes of a batch up to 40 that run depth-first."""
+        layers = [
+            convkit.layers.Conv2D(16, 3, input_shape=(size, size, 3)),
+            convkit.layers.Flatten(),
+            convkit.layers.Dense(10, activation="softmax"),
+        ]
+        model = convkit.Sequential([convkit.Sequential(layers)])
+        model.build((None, size, size, 3))
+        x = np.zeros((40, size, size, 3), np.float32)
+        y = None
+        if training:
+            model.compile("sgd", "sparse_categorical_crossentropy")
+            y = np.zeros(40, np.int32)
+        tiled = []
+        for batch in range(1, 41):
+            steps = model._program_for_profile(x, y, batch)[1].steps
+            if any(step.tiled for step in steps):
+                tiled.append(batch)
+        return tiled
+
+    assert schedules(12, training=True) == list(range(6, 41))
+    assert schedules(12, training=False) == list(range(11, 41))
+    assert schedules(96, training=True) == schedules(96, training=False) == list(range(17, 41))
 
 
 @pytest.mark.parametrize("make", MODELS)

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from processes import output_of
+from tiles import Descent
 
 import convkit
 from convkit import _core, gradients, graph, layers, ops
@@ -448,33 +449,64 @@ def test_states_stay_where_a_prepared_function_reads_them():
     np.testing.assert_array_equal(function(np.ones((1, 2), np.float32), None), [[2, 2, 2]])
 
 
+# ---- sums over tiles ---------------------------------------------------------------------------
+
+
+def dense_sums(n: int, nodes: list, tiles_at_once: int, scale: float = 1) -> tuple:
+    """A program of sums, and the x and dy of it: small integers, times `scale`."""
+    spec = _core.Dense(rows=1, inputs=40, units=30)
+    rng = np.random.default_rng(5)
+    x, dy = (np.float32(scale) * rng.integers(-4, 5, (n, size), np.int8) for size in (40, 30))
+    return Descent("tile_dense_backward_kernel", spec, x, dy, nodes, tiles_at_once), x, dy
+
+
 @pytest.mark.parametrize("tiles_at_once", [1, 2, 3, 4, 8])
 def test_a_smaller_batch_may_have_more_slots(tiles_at_once):
-    """Sums of 112 ones, 64 and then 48 at a time: two slots, then three, with several tiles."""
-    native = _core.Program("float32")
-    inputs, units = 40, 30
-    size = inputs * units
-    x, dy = native.fed(4, inputs), native.fed(4, units)
-    tile_x, tile_dy, total = native.tile(4, inputs), native.tile(4, units), native.sum(4, size)
-    parameter, learning_rate = native.state(4, size), native.state(4, 1)
-    native.node("tile_gather", rows_of(inputs), [x, -1, tile_x], True)
-    native.node("tile_gather", rows_of(units), [dy, -1, tile_dy], True)
-    dense = _core.Dense(rows=1, inputs=inputs, units=units)
-    native.node("tile_dense_backward_kernel", dense, [tile_dy, tile_x, total, -1], True)
-    sgd = _core.Sgd(size=size, momentum=0, nesterov=0)
-    native.node("sgd", sgd, [learning_rate, total, -1, parameter])
-    native.set_tiles_at_once(tiles_at_once)
-    value = np.zeros(size, np.float32)
-    ones = np.ones((112, inputs), np.float32)
-    for name, array in (
-        (x, ones),
-        (dy, ones[:, :units].copy()),
-        (parameter, value),
-        (learning_rate, np.ones(1, np.float32)),
-    ):
-        native.bind(name, array)
-    native.run(0, 112, 64, float("inf"))
-    np.testing.assert_array_equal(value, -112)
+    """64 samples and then 48 at a time: two slots, then three, with several tiles."""
+    sums, x, dy = dense_sums(112, [("kernel", "bias")], tiles_at_once)
+    found = sums.run(112, 64)
+    np.testing.assert_array_equal(found["kernel"], (x.T @ dy).ravel())
+    np.testing.assert_array_equal(found["bias"], dy.sum(0))
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [("a", None)],
+        [("a", "b"), ("c", "d")],
+        [("a", "b"), ("a", "b")],
+        [("a", "b"), ("a", "c"), ("d", None)],
+        [("a", "b"), ("c", "b")],
+    ],
+    ids=["no_bias", "apart", "all_shared", "kernel_shared", "bias_shared"],
+)
+@pytest.mark.parametrize("tiles_at_once", [1, 3])
+@pytest.mark.parametrize("n", [16, 48, 208])
+def test_sums_hold_one_step_whoever_adds_to_them(nodes, tiles_at_once, n):
+    sums, x, dy = dense_sums(208, nodes, tiles_at_once)
+    found = sums.run(n, n)
+    for i, right in ((0, (x[:n].T @ dy[:n]).ravel()), (1, dy[:n].sum(0))):
+        names = [node[i] for node in nodes]
+        for name in {*names} - {None}:
+            np.testing.assert_array_equal(found[name], names.count(name) * right)
+
+
+@pytest.mark.parametrize("tiles_at_once", [1, 3])
+def test_sums_have_the_same_bits_for_any_number_of_threads(tiles_at_once, threads):
+    sums, _, _ = dense_sums(500, [("a", "b"), ("a", "c")], tiles_at_once, scale=1 / 3)
+
+    def bits(count: int) -> bytes:
+        threads(count)
+        return b"".join(values.tobytes() for values in sums.run(500, 240).values())
+
+    assert len({bits(count) for count in (1, 2, 3)}) == 1
+
+
+def test_samples_without_rows_have_gradients_of_zero():
+    spec, nothing = _core.Dense(rows=0, inputs=3, units=2), np.zeros((20, 0), np.float32)
+    sums = Descent("tile_dense_backward_kernel", spec, nothing, nothing, [("kernel", "bias")])
+    found = sums.run(20, 20)
+    assert not any(values.any() for values in found.values())
 
 
 # ---- arrays come and go ------------------------------------------------------------------------

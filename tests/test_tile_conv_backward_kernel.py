@@ -16,7 +16,7 @@ from checkers import (
     narrowed,
     sizes,
 )
-from tiles import TILE, gradient_to_tiles, to_tiles
+from tiles import TILE, Descent, gradient_to_tiles, to_tiles
 
 from convkit import _core, geometry
 
@@ -68,11 +68,14 @@ BATCHES = [
 every_case = pytest.mark.parametrize("case", [*CONV2D, *WIDTHS, *MORE], ids=lambda case: case.name)
 
 
+def spec_of(case: Case):
+    options = {"strides": 1, "padding": "valid", "dilation_rate": 1, "groups": 1, **case.options}
+    return geometry.conv2d("conv2d", *case.shapes[:2], None, **options)[0]
+
+
 def gradients(case: Case, dy: np.ndarray, x: np.ndarray, before: list) -> list:
     """What the kernel leaves in copies of `before` (dkernel, dbias or None)."""
-    options = {"strides": 1, "padding": "valid", "dilation_rate": 1, "groups": 1, **case.options}
-    spec, _ = geometry.conv2d("conv2d", x.shape, case.shapes[1], None, **options)
-    n = len(x)
+    spec, n = spec_of(case), len(x)
     inputs = [gradient_to_tiles(dy), to_tiles(x)] if n else [dy, x]
     outputs = [None if array is None else array.copy() for array in before]
     name = "tile_conv2d_backward_kernel"
@@ -97,6 +100,17 @@ def test_integers_are_added_exactly(case, dtype):
             assert actual is None
         else:
             assert_exact(actual, right + held, dtype)
+
+
+@every_case
+def test_the_first_tiles_of_a_program_store_their_sums(case, dtype):
+    case = case.batch(37 if case.shapes[0][1] < 20 else 18)
+    given, dy, _, (_, *rights) = expected(case, "integers")
+    x, dy = given[0].astype(dtype), dy.astype(dtype)
+    kernel, bias = "tile_conv2d_backward_kernel", "bias" if rights[1] is not None else None
+    found = Descent(kernel, spec_of(case), x, dy, [("kernel", bias)]).run(len(x), len(x))
+    for actual, right in zip(found.values(), rights, strict=False):
+        assert_exact(actual, right.ravel(), dtype)
 
 
 @pytest.mark.parametrize("n", [1, 5, 16, 37])

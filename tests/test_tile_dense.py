@@ -9,7 +9,7 @@ import pytest
 import reference
 from cases import DENSE, Case, dense, upstream
 from checkers import assert_exact, assert_within, backward, expected, forward, gamma, guarded, sizes
-from tiles import TILE, from_tiles, gradient_to_tiles, to_tiles
+from tiles import TILE, Descent, from_tiles, gradient_to_tiles, to_tiles
 
 from convkit import _core, geometry
 
@@ -92,6 +92,18 @@ def test_integers_are_exact(case, dtype):
     assert_exact(dkernel, gradients[1] + before[0], dtype)
     if before[1] is not None:
         assert_exact(dbias, gradients[2] + before[1], dtype)
+
+
+@every_case
+@pytest.mark.parametrize("tiles_at_once", [1, 3])
+def test_the_first_tiles_of_a_program_store_their_sums(case, tiles_at_once, dtype):
+    given, dy, _, (_, *rights) = expected(case, "integers")
+    spec, (n, *_) = geometry.dense("dense", *case.shapes)
+    x, dy = given[0].astype(dtype), dy.astype(dtype)
+    kernel, bias = "tile_dense_backward_kernel", "bias" if rights[1] is not None else None
+    found = Descent(kernel, spec, x, dy, [("kernel", bias)], tiles_at_once).run(n, max(n, 1))
+    for actual, right in zip(found.values(), rights, strict=False):
+        assert_exact(actual, right.ravel(), dtype)
 
 
 @every_case

@@ -17,8 +17,8 @@ class CompiledModel:
     `Model.compiled` makes it. It keeps the layers that the model has at that time, and uses the
     model's weights where they are: training or `load_weights` changes what it returns, and so does
     writing to a weight's array. Several threads may call one object at the same time; calls with
-    more than 10 samples, which use all threads themselves, wait for each other. It cannot be
-    pickled: each process makes its own.
+    more than 10 samples (16, of large images) use all threads themselves and wait for each other.
+    It cannot be pickled: each process makes its own.
 
     Attributes:
         batch_size: how many samples a call takes at most.
@@ -33,7 +33,7 @@ class CompiledModel:
     def __init__(self, model: Any, batch_size: int) -> None:
         batch = geometry.integer("compiled", "batch_size", batch_size, 1)
         sample = tuple(model.input_shape[1:])
-        few = min(batch, planner.LEAST_PREDICTED - 1)
+        few = min(batch, planner.least_depth_first(model.sample_bytes(), training=False) - 1)
         # Images as they come from files have a function of their own.
         self._run, self._run_bytes = (
             Prediction(model, np.empty((0, *sample), dtype), False).prepared(few)

@@ -192,7 +192,7 @@ class Model(Layer):
         if y is None:
             self._build_for("profile", x)
             x = data.inputs("profile", x, self.input_shape, self.dtype)
-            tiled = planner.tiles_pay(batch, training=False)
+            tiled = self._depth_first(batch, training=False)
             forward = Prediction(self, x, tiled)
             out = np.empty((len(x), *self.output_shape[1:]), self.dtype)
             bound = forward.program.bound((forward.x, x), (forward.y, out))
@@ -269,10 +269,21 @@ class Model(Layer):
                     program = self._programs[key] = make()
         return program
 
+    def sample_bytes(self) -> int:
+        """Of all that the layers make of one sample."""
+        total = 0
+        for layer, _, result in self._calls:
+            total += layer.sample_bytes() if isinstance(layer, Model) else 0
+            total += geometry.samples(result.shape)[1] * np.dtype(self.dtype).itemsize
+        return total
+
+    def _depth_first(self, samples: int, training: bool) -> bool:
+        return samples >= planner.least_depth_first(self.sample_bytes(), training)
+
     def _training_step(self, x: np.ndarray, y: np.ndarray, batch: int) -> TrainingStep:
         assert self.loss is not None and self.optimizer is not None
         loss, optimizer = self.loss, self.optimizer
-        tiled = planner.tiles_pay(batch, training=True)
+        tiled = self._depth_first(batch, training=True)
         return self._program(  # type: ignore[no-any-return]
             ("train", tiled),
             lambda: TrainingStep(
@@ -362,10 +373,9 @@ class Model(Layer):
         try:
             for epoch in range(initial_epoch, epochs):
                 called("on_epoch_begin", epoch, {})
-                if shuffle:
-                    order[:] = random.generator().permutation(len(x))
+                seed = random.draw_seed() if shuffle else None
                 with step.on(x, y, order):
-                    logs = self._epoch(step, len(x), batch, called, bar)
+                    logs = self._epoch(step, len(x), batch, seed, called, bar)
                 if held_out is not None and (epoch + 1) % frequency == 0:
                     scores = self._evaluate(*held_out, validation_batch)
                     logs.update({f"val_{name}": value for name, value in scores.items()})
@@ -383,6 +393,7 @@ class Model(Layer):
         step: TrainingStep,
         rows: int,
         batch: int,
+        seed: int | None,
         called: CallbackList,
         bar: ProgressBar | None,
     ) -> dict[str, float]:
@@ -393,7 +404,8 @@ class Model(Layer):
             number = at // batch
             if called.every_batch:
                 called("on_train_batch_begin", number, {})
-            at = step.program.run(at, rows, batch, seconds)
+            at = step.program.run(at, rows, batch, seconds, seed)
+            seed = None  # the order stays until the next epoch
             if called.every_batch:
                 called("on_train_batch_end", number, step.scores.logs())
             if bar:
@@ -420,7 +432,7 @@ class Model(Layer):
     def _evaluate(self, x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, float]:
         assert self.loss is not None
         loss = self.loss
-        tiled = planner.tiles_pay(min(batch_size, len(x)), training=False)
+        tiled = self._depth_first(min(batch_size, len(x)), training=False)
         program: Evaluation = self._program(
             ("evaluate", tiled),
             lambda: Evaluation(self, x, y, Scores(loss, self._choose_metrics()), tiled),
@@ -468,7 +480,8 @@ class Model(Layer):
             x: (N, ...), as for `fit`.
             batch_size: samples at a time; None: 32. As long as all numbers are finite, the
                 result does not depend on it, bit for bit. (On the number of samples it does, by
-                rounding: from 11 on, 16 go through the model together.)
+                rounding: from 11 on, of large images from 17 on, 16 go through the model
+                together.)
             verbose: taken for Keras's sake; nothing is printed.
 
         Returns:
@@ -484,7 +497,7 @@ class Model(Layer):
             "predict", "batch_size", 32 if batch_size is None else batch_size, 1
         )
         x = data.inputs("predict", x, self.input_shape, self.dtype)
-        tiled = planner.tiles_pay(len(x), training=False)
+        tiled = self._depth_first(len(x), training=False)
         program: Prediction = self._program(
             ("predict", tiled), lambda: Prediction(self, x, tiled), x
         )

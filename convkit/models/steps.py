@@ -110,6 +110,9 @@ class TrainingStep:
     def on(self, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> Iterator[None]:
         """While the step works on these arrays, in this order of their rows.
 
+        Args:
+            order: int64, a number of a row for each; runs with a seed overwrite it.
+
         Raises:
             RuntimeError: it is at work already: `fit` was called in a callback of `fit`, or in
                 another thread.

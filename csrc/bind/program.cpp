@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <map>
+#include <optional>
 
 #include "array.h"
 #include "bind.h"
@@ -84,15 +85,20 @@ class BoundProgram {
         arrays_.erase(id);
     }
 
-    int64_t run(int64_t begin, int64_t end, int64_t batch_size, double seconds) {
+    int64_t run(int64_t begin, int64_t end, int64_t batch_size, double seconds,
+                std::optional<uint64_t> shuffle) {
         const InUse in_use(*this);
+        if (shuffle)
+            for (int id : program_.indices())
+                expect(!arrays_.count(id) || arrays_[id].writeable(), "program",
+                       "an index that can be written, to shuffle it");
         // Ctrl-C between nodes: what Python's handler raises ends the run.
         const auto poll = [] {
             py::gil_scoped_acquire acquire;
             if (PyErr_CheckSignals() != 0) throw py::error_already_set();
         };
         py::gil_scoped_release release;
-        return program_.run(begin, end, batch_size, seconds, poll);
+        return program_.run(begin, end, batch_size, seconds, shuffle, poll);
     }
 
     const Program& program() const { return program_; }
@@ -157,7 +163,7 @@ void bind_program(py::module_& m) {
         .def("bind", &BoundProgram::bind, py::arg("value"), py::arg("array"))
         .def("unbind", &BoundProgram::unbind, py::arg("value"))
         .def("run", &BoundProgram::run, py::arg("begin"), py::arg("end"), py::arg("batch_size"),
-             py::arg("seconds"))
+             py::arg("seconds"), py::arg("shuffle") = py::none())
         .def("arena_bytes", &BoundProgram::arena_bytes, py::arg("n"))
         .def("unshared_bytes", &BoundProgram::unshared_bytes, py::arg("n"))
         .def("tile_bytes", &BoundProgram::tile_bytes)

@@ -1,6 +1,6 @@
 // dkernel (kernel_height, kernel_width, channels / groups, filters) and dbias (filters) of a tile's
-// convolution, added to what they hold, from dy (out_height, out_width, filters, kTile) and x
-// (height, width, channels, kTile).
+// convolution, added to what they hold (or stored, where context.fresh), from dy (out_height,
+// out_width, filters, kTile) and x (height, width, channels, kTile).
 //
 //   dkernel[kh, kw, c, f] += sum over oh, ow, samples of dy[oh, ow, f] *
 //       x[oh * stride - pad + kh * dilation, ow * stride - pad + kw * dilation, c],
@@ -619,8 +619,12 @@ Way<T> choose(const Conv2d& s) {
 }  // namespace
 
 template <class T>
-void tile_conv2d_backward_kernel(const Context&, const Conv2d& s, int64_t n, const T* dy,
+void tile_conv2d_backward_kernel(const Context& context, const Conv2d& s, int64_t n, const T* dy,
                                  const T* x, T* dkernel, T* dbias) {
+    if (context.fresh) {
+        fill_zero(dkernel, s.kernel_size());
+        if (dbias) fill_zero(dbias, s.filters);
+    }
     const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
     const Way<T> way = choose<T>(s);
     for (int64_t tile = 0; tile < in_tiles(n) / kTile; ++tile) {

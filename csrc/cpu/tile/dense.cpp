@@ -1,5 +1,6 @@
 // Dense layers of a tile: x (rows, inputs, kTile), kernel (inputs, units), bias (units) -> y (rows,
-// units, kTile). Gradients of kernel and bias are added to what dkernel and dbias hold.
+// units, kTile). Gradients of kernel and bias are added to what dkernel and dbias hold, or stored
+// there where context.fresh.
 //
 // Rows of all tiles adjoin, so several tiles are more rows. y and dx have samples in the lanes, a
 // weight is broadcast; dkernel has units in the lanes, a value of x is broadcast.
@@ -131,9 +132,10 @@ constexpr int kPanelRegisters = kManyRegisters ? 4 : 3;
 
 // dkernel (inputs, units) += x (rows, inputs, kTile) times a panel (rows, kTile, registers *
 // kLanes). Pointers stand at the first unit of the panel; of its last register, `last` units are
-// real.
+// real. Where dkernel is fresh, its sums start at zero, and what it holds is not read.
 template <class T>
 struct PanelProduct {
+    bool fresh;
     int64_t rows, inputs, units, last;
     const T* x;
     const T* panel;
@@ -145,14 +147,17 @@ template <class T, int M, int V>
 void add_products(const PanelProduct<T>& p, int64_t i) {
     const bool whole = p.last == kLanes<T>;
     T* dkernel[M];
-    Vec<T> sum[M][V];
+    Vec<T> sum[M][V] = {};
     CONVKIT_UNROLL_SUMS
-    for (int m = 0; m < M; ++m) {
-        dkernel[m] = p.dkernel + (i + m) * p.units;
+    for (int m = 0; m < M; ++m) dkernel[m] = p.dkernel + (i + m) * p.units;
+    if (!p.fresh) {
         CONVKIT_UNROLL_SUMS
-        for (int v = 0; v + 1 < V; ++v) sum[m][v] = load(dkernel[m] + v * kLanes<T>);
-        const T* end = dkernel[m] + (V - 1) * kLanes<T>;
-        sum[m][V - 1] = whole ? load(end) : load_partial(end, p.last);
+        for (int m = 0; m < M; ++m) {
+            CONVKIT_UNROLL_SUMS
+            for (int v = 0; v + 1 < V; ++v) sum[m][v] = load(dkernel[m] + v * kLanes<T>);
+            const T* end = dkernel[m] + (V - 1) * kLanes<T>;
+            sum[m][V - 1] = whole ? load(end) : load_partial(end, p.last);
+        }
     }
     const T* x = p.x + i * kTile;
     const T* panel = p.panel;
@@ -231,13 +236,15 @@ void transpose_panel(const T* dy, int64_t units, int64_t u, int64_t rows, int64_
     }
 }
 
-// dbias += the sum over the samples of a panel of dy.
+// dbias += the sum over the samples of a panel of dy, or = where it is fresh.
 template <class T>
-void add_bias(const T* panel, int64_t samples, int64_t registers, int64_t units, T* dbias) {
+void add_bias(bool fresh, const T* panel, int64_t samples, int64_t registers, int64_t units,
+              T* dbias) {
     for (int64_t v = 0; v < registers; ++v, panel += kLanes<T>) {
         const int64_t count = std::min<int64_t>(kLanes<T>, units - v * kLanes<T>);
         T* to = dbias + v * kLanes<T>;
-        Vec<T> sum = count == kLanes<T> ? load(to) : load_partial(to, count);
+        Vec<T> sum{};
+        if (!fresh) sum = count == kLanes<T> ? load(to) : load_partial(to, count);
         for (int64_t sample = 0; sample < samples; ++sample) {
             sum += load(panel + sample * registers * kLanes<T>);
         }
@@ -268,22 +275,27 @@ void tile_dense_backward_input(const Context&, const Dense& s, int64_t n, const 
 }
 
 template <class T>
-void tile_dense_backward_kernel(const Context&, const Dense& s, int64_t n, const T* dy, const T* x,
-                                T* dkernel, T* dbias) {
+void tile_dense_backward_kernel(const Context& context, const Dense& s, int64_t n, const T* dy,
+                                const T* x, T* dkernel, T* dbias) {
     const int64_t rows = in_tiles(n) / kTile * s.rows;
+    if (context.fresh && rows == 0) {
+        fill_zero(dkernel, s.kernel_size());
+        if (dbias) fill_zero(dbias, s.units);
+    }
     const int64_t registers = divide_up(s.units, kLanes<T>);
     const int64_t panels = divide_up(registers, kPanelRegisters);
     T* panel = scratch<T>(kLocal, kPanelRows * kTile * kPanelRegisters * kLanes<T>);
     for (int64_t row = 0; row < rows; row += kPanelRows) {
         const int64_t count = std::min(kPanelRows, rows - row);
+        const bool fresh = context.fresh && row == 0;
         for (int64_t i = 0; i < panels; ++i) {
             const int64_t begin = cut(registers, panels, i), end = cut(registers, panels, i + 1);
             const int64_t u = begin * kLanes<T>, width = std::min(s.units, end * kLanes<T>) - u;
             transpose_panel(dy, s.units, u, count, end - begin, panel);
             get_add_panel<T>(end - begin, std::make_index_sequence<kPanelRegisters>())(
-                {count, s.inputs, s.units, width - (end - begin - 1) * kLanes<T>, x, panel,
+                {fresh, count, s.inputs, s.units, width - (end - begin - 1) * kLanes<T>, x, panel,
                  dkernel + u});
-            if (dbias) add_bias(panel, count * kTile, end - begin, width, dbias + u);
+            if (dbias) add_bias(fresh, panel, count * kTile, end - begin, width, dbias + u);
         }
         dy += count * s.units * kTile;
         x += count * s.inputs * kTile;
