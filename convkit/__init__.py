@@ -21,7 +21,7 @@ except ImportError as error:
         "sources, run `pip install -e .` in the folder with pyproject.toml."
     ) from None
 
-from convkit.config import get_num_threads, set_num_threads
+from convkit.config import get_num_threads, get_precision, set_num_threads, set_precision
 
 __version__: str = _core.__version__
 
@@ -80,6 +80,7 @@ __all__ = [
     "config",
     "datasets",
     "get_num_threads",
+    "get_precision",
     "initializers",
     "layers",
     "losses",
@@ -90,6 +91,7 @@ __all__ = [
     "plot",
     "profile",
     "set_num_threads",
+    "set_precision",
     "utils",
 ]
 

@@ -1,4 +1,4 @@
-"""Settings of the process: threads and the default dtype."""
+"""Settings of the process: threads, the default dtype, and how GPUs multiply."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from convkit.geometry import choice, fail, integer
 
 # More than any machine has; OpenMP ends the process where it cannot start as many as asked for.
 MOST_THREADS = 1024
+
+PRECISIONS = ("float32", "tf32", "bf16")
 
 _floatx = "float32"
 
@@ -41,3 +43,19 @@ def set_floatx(dtype: str) -> None:
     """Sets the dtype of new layers: "float32" or "float64"."""
     global _floatx
     _floatx = choice("set_floatx", "dtype", dtype, ("float32", "float64"))
+
+
+def set_precision(precision: str) -> None:
+    """Sets how float32 convolutions and dense layers multiply on a GPU. Elsewhere it does nothing.
+
+    Args:
+        precision: "float32": as they are, the default. "tf32": factors are rounded to 10 bits of
+            fraction; "bf16": to 7 bits, as bfloat16. Tensor cores multiply these, several times as
+            fast. Sums are float32 in each case.
+    """
+    _core.set_precision(choice("set_precision", "precision", precision, PRECISIONS))
+
+
+def get_precision() -> str:
+    """How float32 convolutions and dense layers multiply on a GPU: see `set_precision`."""
+    return _core.get_precision()

@@ -7,14 +7,15 @@ is a graph of nodes, each one kernel call; `convkit.program` turns it into a nat
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from convkit import _core
+from convkit import _core, device
 from convkit.geometry import Shape
 
 # Dtypes of arrays that a program reads itself; see SourceType in csrc/specs.h.
@@ -31,44 +32,99 @@ _sequence = itertools.count()
 _layer: ContextVar[str] = ContextVar("_layer", default="")
 
 
+class User(Protocol):
+    """What uses a variable's array where it is."""
+
+    def forget(self) -> None:
+        """The array is another one from now on."""
+
+
 class Variable:
     """A named array that stays: a parameter, an optimizer's state, a counter.
 
     Attributes:
         name: what it is called in messages and files.
-        value: the array. Assign to it with `assign`, so that programs go on seeing it.
+        value: the array: NumPy's, or CuPy's where the variable is on a GPU. Assign to it with
+            `assign`, so that programs go on seeing it.
         trainable: whether `fit` changes it.
     """
 
     def __init__(self, value: np.ndarray, name: str, trainable: bool = True) -> None:
         self.name = name
-        self.value = np.array(value, order="C")
+        self.value: Any = np.array(value, order="C")
         self.trainable = trainable
         self.symbol = Symbol(self.value.shape, str(self.value.dtype), place="state", variable=self)
+        self._users: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.value.shape
+        return tuple(self.value.shape)
 
     @property
     def dtype(self) -> str:
         return str(self.value.dtype)
 
+    @property
+    def gpu(self) -> int | None:
+        """The number of the GPU that the value is on; None: it is in the host's memory."""
+        return None if isinstance(self.value, np.ndarray) else device.device_of(self.value)
+
+    def to(self, gpu: int | None) -> None:
+        """Moves the value to a GPU, or to the host's memory.
+
+        Raises:
+            MemoryError: there is no room; the value is where it was.
+        """
+        if gpu == self.gpu:
+            return
+        value: Any = self.host()
+        if gpu is not None:
+            try:
+                with device.on(gpu):
+                    value = device.from_numpy(value)
+            except MemoryError:
+                raise MemoryError(
+                    f"{self.name}: no room on the GPU for {value.nbytes:,} bytes"
+                ) from None
+        self.value = value
+        users = list(self._users)
+        self._users.clear()
+        for user in users:
+            user.forget()
+
+    def add_user(self, user: User) -> None:
+        """Has `user.forget()` called when the value has moved. The user is not kept alive."""
+        self._users.add(user)
+
+    def host(self) -> np.ndarray:
+        """The value in the host's memory: the array itself if it is there, else a copy."""
+        if isinstance(self.value, np.ndarray):
+            return self.value
+        return device.to_numpy(self.value)
+
     def numpy(self) -> np.ndarray:
         """A copy of the value."""
-        return self.value.copy()
+        value = self.host()
+        return value.copy() if value is self.value else value
 
-    def assign(self, value: object) -> None:
+    def assign(self, value: Any) -> None:
         """Writes a value of the same shape into the variable."""
+        if device.is_device_array(value):
+            value = device.to_numpy(device.as_array("assign", self.name, value))
         array = np.asarray(value)
-        if array.shape != self.value.shape:
+        if array.shape != self.shape:
             raise ValueError(
-                f"{self.name}: expected a value of shape {self.value.shape}, got {array.shape}"
+                f"{self.name}: expected a value of shape {self.shape}, got {array.shape}"
             )
-        self.value[...] = array
+        gpu = self.gpu
+        if gpu is None:
+            self.value[...] = array
+        else:
+            with device.on(gpu):
+                self.value.set(np.require(array, self.dtype, ["C", "A"]))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.value, dtype=dtype)
+        return np.array(self.host(), dtype=dtype)
 
     def __repr__(self) -> str:
         return f"<Variable {self.name}, shape {self.shape}, {self.dtype}>"
@@ -168,8 +224,9 @@ def call(
 ) -> list[Any]:
     """Runs a kernel on arrays, or records it where an input is a symbol.
 
-    Inputs are all symbols or all arrays, but for None. An output is the shape of a result to make,
-    an array to write to, or None for a result that nobody needs. Returns the outputs in order.
+    Inputs are all symbols, all NumPy arrays or all on one GPU, but for None. An output is the shape
+    of a result to make, an array to write to, or None for a result that nobody needs. Returns the
+    outputs in order.
     """
     if isinstance(inputs[0], Symbol):
         node = Node(kernel, spec, inputs, [])
@@ -178,7 +235,9 @@ def call(
         ]
         return list(node.outputs)
     assert n is not None  # only symbols leave it open
-    return _core.run_kernel(kernel, spec, n, dtype, inputs, outputs)
+    if isinstance(inputs[0], np.ndarray):
+        return _core.run_kernel(kernel, spec, n, dtype, inputs, outputs)
+    return device.run_kernel(kernel, spec, n, inputs, outputs, dtype)
 
 
 def update(kernel: str, spec: Any, inputs: Sequence[Symbol | None]) -> Node:

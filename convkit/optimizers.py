@@ -46,7 +46,8 @@ class Optimizer:
         """The optimizer's own array for a parameter, zeros at first."""
         key = (id(variable), name)
         if key not in self._slots:
-            state = Variable(np.zeros_like(variable.value), f"{variable.name}/{name}", False)
+            zeros = np.zeros(variable.shape, variable.dtype)
+            state = Variable(zeros, f"{variable.name}/{name}", False)
             # The parameter is kept with its state, so that its id is not given away again.
             state.parameter = variable  # type: ignore[attr-defined]
             self._slots[key] = state
@@ -56,6 +57,11 @@ class Optimizer:
     def variables(self) -> list[Variable]:
         """The step count and all state."""
         return [self.iterations, *self._slots.values()]
+
+    def to(self, gpu: int | None) -> None:
+        """Moves all that the optimizer keeps to a GPU, or to the host's memory."""
+        for variable in [*self.variables, *self._rates.values()]:
+            variable.to(gpu)
 
     def record(self, gradients: Sequence[Symbol], variables: Sequence[Variable]) -> list[Node]:
         """Records one update of the variables, step count first."""

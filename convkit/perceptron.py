@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from convkit.array import refuse_device
+
 
 class Perceptron:
     """A linear two-class classifier, trained by correcting its mistakes one sample at a time.
@@ -66,6 +68,7 @@ class Perceptron:
             ValueError: shapes, values or labels are not as above.
         """
         x = _samples(x, "fit")
+        refuse_device("Perceptron.fit", "y", y)
         labels = np.asarray(y)
         if labels.shape != (len(x),):
             raise ValueError(f"Perceptron.fit: expected y of shape ({len(x)},), got {labels.shape}")
@@ -116,6 +119,7 @@ class Perceptron:
 
 
 def _samples(x: Any, method: str) -> np.ndarray:
+    refuse_device(f"Perceptron.{method}", "x", x)
     try:
         samples = np.asarray(x, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from convkit import _core, geometry
+from convkit import _core, device, geometry
 from convkit.graph import Node
 from convkit.planner import Step, per_sample
 from convkit.program import Program
@@ -34,7 +34,7 @@ class Row:
             of the tiles are known.
         multiply_adds: for one sample, by the direct method's count.
         bytes: read and written for one sample, without weights.
-        seconds: for one sample on one thread; None if it was not measured.
+        seconds: for one sample on one thread, or on a GPU; None if it was not measured.
         share: of the arithmetic peak of one core, 0 .. 1; None likewise, and where nothing is
             multiplied and added.
     """
@@ -58,8 +58,9 @@ class Profile:
         batch_size: samples per step.
         arena_bytes, tile_bytes, sum_bytes: the memory of a step, of one thread's tile, and of the
             gradients that the tiles add to.
-        backend: the instruction set.
-        peak: multiply-adds per second of one core; None if nothing was measured.
+        backend: the instruction set, or "cuda".
+        peak: multiply-adds per second of one core; None if nothing was measured, and on a GPU.
+        on_gpu: whether it runs on one.
     """
 
     title: str
@@ -70,14 +71,23 @@ class Profile:
     sum_bytes: int
     backend: str
     peak: float | None = None
+    on_gpu: bool = False
 
     def __repr__(self) -> str:
         return f"<Profile {self.title}, {len(self.rows)} kernels>"
 
     @property
     def seconds(self) -> float | None:
-        """Of all kernels, for one sample on one thread; None if it was not measured."""
-        return None if self.peak is None else sum(row.seconds or 0 for row in self.rows)
+        """Of all kernels, for one sample on one thread or on a GPU; None if it was not measured."""
+        if self.peak is None and not self.on_gpu:
+            return None
+        taken = [row.seconds for row in self.rows if row.seconds is not None]
+        return sum(taken) if taken else None
+
+    @property
+    def where(self) -> str:
+        """What it was measured on: "one thread, avx512"."""
+        return self.backend if self.on_gpu else f"one thread, {self.backend}"
 
     @property
     def share(self) -> float | None:
@@ -104,7 +114,8 @@ def describe(title: str, program: Program, batch_size: int) -> Profile:
         native.arena_bytes(batch_size),
         native.tile_bytes(),
         native.sum_bytes(batch_size),
-        _core.backend_name(),
+        _core.backend_name() if program.gpu is None else device.backend(),
+        on_gpu=program.gpu is not None,
     )
 
 
@@ -116,7 +127,10 @@ def profile(
     seconds: float = 0.5,
     print_fn: Callable[[str], object] | None = print,
 ) -> Profile:
-    """Measures a model kernel by kernel, on one thread: medians over batches.
+    """Measures a model kernel by kernel: medians over batches.
+
+    On the processor that is on one thread. On a GPU each kernel is timed by events before and
+    after it, some microseconds even for the shortest, while a step that is replayed has no gaps.
 
     The model stays as it was: weights, the optimizer's state and the scores are put back.
 
@@ -145,16 +159,16 @@ def profile(
         try:
             taken = _measure(program, samples, batch_size, seconds)
         finally:
-            program.native.profile(False)
+            program.profile(False)
             for variable, value in zip(program.variables, saved, strict=True):
                 variable.assign(value)
-    peak = measure_peak(model.dtype)
+    peak = measure_peak(model.dtype) if program.gpu is None else None
     plan = describe(title, program, batch_size)
     rows = tuple(
         replace(
             row,
             seconds=each,
-            share=row.multiply_adds / each / peak if row.multiply_adds and each else None,
+            share=row.multiply_adds / each / peak if row.multiply_adds and each and peak else None,
         )
         for row, each in zip(plan.rows, taken, strict=True)
     )
@@ -166,15 +180,14 @@ def profile(
 
 def _measure(program: Program, samples: int, batch_size: int, seconds: float) -> list[float]:
     """Seconds of each kernel for one sample."""
-    native = program.native
     program.run(0, batch_size, batch_size)  # memory is laid out, and data comes to the caches
     found: list[list[float]] = []
     at = 0
     start = time.perf_counter()
     while not found or time.perf_counter() - start < seconds:
-        native.profile(True)
+        program.profile(True)
         program.run(at, at + batch_size, batch_size)
-        found.append(native.seconds())
+        found.append(program.seconds())
         at = at + batch_size if at + 2 * batch_size <= samples else 0
     return [float(each) for each in np.median(found, axis=0) / batch_size]
 
@@ -318,7 +331,9 @@ def _table(profile: Profile) -> str:
     lines += [line, _line(last, widths), _memory(profile)]
     if profile.peak is not None:
         peak = f"{2 * profile.peak / 1e9:.0f} GFLOP/s"
-        lines.append(f"one thread, {profile.backend}; arithmetic peak of the core {peak}")
+        lines.append(f"{profile.where}; arithmetic peak of the core {peak}")
+    elif profile.seconds is not None:
+        lines.append(profile.where)
     return "\n".join(lines)
 
 

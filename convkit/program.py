@@ -1,14 +1,18 @@
-"""Graphs as native programs: values get a place, nodes stand in order, arrays are bound."""
+"""Graphs as native programs: values get a place, nodes stand in order, arrays are bound.
+
+On a GPU a program is the same plan, breadth-first, carried out by `_core.DeviceProgram`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
+from typing import Any
 
 import numpy as np
 
-from convkit import _core, planner
+from convkit import _core, device, planner
 from convkit.geometry import Shape
 from convkit.graph import SOURCE_TYPES, Node, Symbol, Variable, ordered_nodes, root
 
@@ -43,9 +47,16 @@ class Program:
         effects: nodes that change variables.
         depth_first: whether tiles of samples go through the program one after the other, as far
             as that is possible; otherwise each kernel works on the whole batch.
+        gpu: the number of the GPU on which it runs, breadth-first; None: on the processor.
 
     Variables are bound when the program is made, and used where they are: what a program changes is
-    seen by everything else that holds the variable.
+    seen by everything else that holds the variable. Those that are elsewhere are moved to where it
+    runs.
+
+    Attributes:
+        native: the plan; on the processor also what carries it out.
+        gpu: as above.
+        forgotten: whether a variable has moved since; then the program is of no use any more.
     """
 
     def __init__(
@@ -54,7 +65,10 @@ class Program:
         results: Sequence[Symbol] = (),
         effects: Iterable[Node] = (),
         depth_first: bool = False,
+        gpu: int | None = None,
     ) -> None:
+        self.gpu = gpu
+        self.forgotten = False
         self.native = _core.Program(dtype)
         nodes = [node for node in ordered_nodes([*results, *effects]) if node.kernel != "reshape"]
         self.steps = planner.plan(nodes, results, depth_first)
@@ -69,8 +83,13 @@ class Program:
             self.native.node(step.kernel, step.spec, arguments, step.tiled)
         tile_bytes = self.native.tile_bytes()
         self.native.set_tiles_at_once(planner.tiles_at_once(self.steps, tile_bytes))
+        self._run: _core.Program | _core.DeviceProgram = self.native
+        if gpu is not None:
+            self._run = _core.DeviceProgram(self.native, device.backend(), gpu)
         for symbol in self._symbols:
             if symbol.variable is not None:
+                symbol.variable.to(gpu)
+                symbol.variable.add_user(self)
                 self.bind(symbol, symbol.variable.value)
 
     def _value(self, symbol: Symbol, wanted: set[int]) -> int:
@@ -92,23 +111,35 @@ class Program:
         self._symbols.append(symbol)
         return int(value)
 
+    def forget(self) -> None:
+        """A variable has moved: see `forgotten`."""
+        self.forgotten = True
+
     @property
     def variables(self) -> list[Variable]:
         """All variables that the program reads or changes."""
         return [symbol.variable for symbol in self._symbols if symbol.variable is not None]
 
-    def bind(self, symbol: Symbol, array: np.ndarray) -> None:
+    def bind(self, symbol: Symbol, array: Any) -> None:
         """Has the program use `array` for a fed symbol, a source or a result.
 
         The array must be C-contiguous and of the symbol's dtype; its first axis counts samples. A
-        symbol that nothing in the program depends on is passed over.
+        symbol that nothing in the program depends on is passed over. On a GPU it is a CuPy array
+        there, or one of NumPy's, of which some rows at a time are copied there (or back) while the
+        program runs.
         """
         value = self._ids.get(id(root(symbol)))
-        if value is not None:
-            self.native.bind(value, array)
+        if value is None:
+            return
+        if isinstance(self._run, _core.DeviceProgram) and not isinstance(array, np.ndarray):
+            rows = array.shape[0] if array.shape else 1
+            place, item = device.pointer(array), array.dtype.itemsize
+            self._run.bind_device(value, place, item, array.size, rows, array)
+        else:
+            self._run.bind(value, array)
 
     @contextmanager
-    def bound(self, *pairs: tuple[Symbol, np.ndarray]) -> Iterator[None]:
+    def bound(self, *pairs: tuple[Symbol, Any]) -> Iterator[None]:
         """While these arrays are bound to these symbols; the program lets go of them afterwards."""
         try:
             for symbol, array in pairs:
@@ -118,7 +149,7 @@ class Program:
             for symbol, _ in pairs:
                 value = self._ids.get(id(root(symbol)))
                 if value is not None:
-                    self.native.unbind(value)
+                    self._run.unbind(value)
 
     def prepared(self, x: Symbol, y: Symbol, shape: Shape, most: int) -> _core.Prepared:
         """The program as a function of arrays that takes up to `most` samples at a time.
@@ -141,6 +172,7 @@ class Program:
         batch_size: int,
         seconds: float = float("inf"),
         shuffle: int | None = None,
+        wait: bool = True,
     ) -> int:
         """Runs samples begin .. end in steps of batch_size; the last may be smaller.
 
@@ -149,6 +181,8 @@ class Program:
                 filled with a permutation of its rows, which depends on the seed and their number
                 alone. A run that goes on with that order has no seed. None: the array is used as
                 it is.
+            wait: on a GPU, whether all is done when `run` returns. Otherwise CuPy's current stream
+                waits for it, and so does what is asked of the arrays there.
 
         Returns:
             The sample it came to: `end`, or less if `seconds` had passed after a step.
@@ -156,5 +190,56 @@ class Program:
         Raises:
             ValueError: with a seed, an index that is read-only or has more rows than its source.
             IndexError: without, an index that is outside its source.
+            MemoryError: there is no room for the values of a batch.
+            RuntimeError: a kernel failed on a GPU; or a variable has moved, which another model did
+                that has it too.
         """
-        return int(self.native.run(begin, end, batch_size, seconds, shuffle))
+        if self.forgotten:
+            raise RuntimeError("program: expected weights where they were, got them elsewhere")
+        if self.gpu is None:
+            return int(self.native.run(begin, end, batch_size, seconds, shuffle))
+        assert isinstance(self._run, _core.DeviceProgram)
+        with device.on(self.gpu):
+            one_step = min(batch_size, end - begin)  # at a time needs room for no more
+            self._make_room(end - begin if seconds > 0 else one_step, batch_size)
+            stream = device.current()[1]
+            try:
+                return self._run.run(begin, end, batch_size, seconds, shuffle, stream, wait)
+            except MemoryError:
+                # Not for want of what CuPy's pool keeps for others.
+                device.array_module().get_default_memory_pool().free_all_blocks()
+            try:
+                begin = self._run.reached()
+                return self._run.run(begin, end, batch_size, seconds, None, stream, wait)
+            except MemoryError:
+                raise self._no_room("what kernels put aside", batch_size) from None
+
+    def _make_room(self, rows: int, batch_size: int) -> None:
+        assert isinstance(self._run, _core.DeviceProgram)
+        wanted = self._run.wanted(rows, batch_size)
+        if not wanted:
+            return
+        try:
+            block = device.empty((wanted,), np.uint8)
+            self._run.lend(device.pointer(block), block)
+        except MemoryError:
+            raise self._no_room(f"{wanted:,} bytes", batch_size) from None
+
+    def _no_room(self, what: str, batch_size: int) -> MemoryError:
+        return MemoryError(
+            f"program: no room on the GPU for {what} in steps of {batch_size}; expected a smaller "
+            "batch_size"
+        )
+
+    def set_window(self, size: int) -> None:
+        """How many bytes of what is on the host go to the GPU at a time, at most; for tests."""
+        assert isinstance(self._run, _core.DeviceProgram)
+        self._run.set_window(size)
+
+    def profile(self, on: bool) -> None:
+        """Whether runs add up the seconds of each step, on the processor on one thread."""
+        self._run.profile(on)
+
+    def seconds(self) -> list[float]:
+        """Of each step, since `profile(True)`."""
+        return self._run.seconds()

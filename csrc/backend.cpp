@@ -3,6 +3,8 @@
 #include <atomic>
 #include <stdexcept>
 
+#include "device.h"
+
 namespace convkit {
 
 #ifdef CONVKIT_HAVE_GENERIC
@@ -61,9 +63,19 @@ const KernelTable& backend() {
     return *table;
 }
 
+const KernelTable& processor_backend() {
+    const KernelTable& table = backend();
+    if (device_of(table))
+        throw DeviceError(std::string("program: expected a processor's backend, got ") +
+                          table.name);
+    return table;
+}
+
 void use_backend(const std::string& name) {
+    std::vector<const KernelTable*> tables = available_backends();
+    for (const Device* device : devices()) tables.push_back(&device->kernels);
     std::string names;
-    for (const KernelTable* table : available_backends()) {
+    for (const KernelTable* table : tables) {
         if (name == table->name) {
             chosen = table;
             return;

@@ -8,12 +8,15 @@
 
 namespace convkit {
 
+class Queue;
+
 struct Context {
     int threads = 1;  // at most this many; results never depend on it
     // For kernels that see a part of a batch: its first sample, and the size of the batch (0: this
     // is all of it).
     int64_t first = 0, batch = 0;
     bool fresh = false;  // what a kernel adds to (sums over tiles) holds nothing yet: it stores
+    Queue* queue = nullptr;  // of a device: where its kernels run (device.h)
 };
 
 // Scratch of the calling thread, 64-byte aligned, kept for the next call; contents are undefined.

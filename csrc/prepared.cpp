@@ -83,7 +83,7 @@ void Prepared::run(const void* x, void* y, int64_t n) {
 }
 
 void Prepared::run_calls(int64_t n) const {
-    const KernelTable& table = backend();
+    const KernelTable& table = processor_backend();
     const Context context{num_threads()};
     for (const Call& call : calls_)
         call.function(table, context, call.spec, call.per_sample ? n : 1, call.arguments.data());

@@ -140,9 +140,9 @@ char* Program::address(int id, int64_t row, int64_t first, char* tiles, int64_t 
 
 void Program::call(const Node& node, const Context& context, int64_t n, void* const* arguments) {
     const auto run = float64_ ? node.kernel->call_float64 : node.kernel->call_float32;
-    if (seconds_.empty()) return run(backend(), context, node.spec, n, arguments);
+    if (seconds_.empty()) return run(processor_backend(), context, node.spec, n, arguments);
     const Clock::time_point start = Clock::now();
-    run(backend(), context, node.spec, n, arguments);
+    run(processor_backend(), context, node.spec, n, arguments);
     seconds_[&node - nodes_.data()] += seconds_since(start);
 }
 
@@ -218,8 +218,8 @@ void Program::add_up(const Update& update, int64_t n) {
     char* total = address(update.sum, 0, 0, nullptr, 0) + offset;
     for (int64_t slot = 1; slot < slots(n); ++slot) {
         void* const arguments[] = {total, total + slot * slot_bytes_, total};
-        (float64_ ? add.call_float64 : add.call_float32)(backend(), context, Elementwise{size}, 1,
-                                                         arguments);
+        (float64_ ? add.call_float64 : add.call_float32)(processor_backend(), context,
+                                                         Elementwise{size}, 1, arguments);
     }
     if (update.node < 0) return;
     Node node = nodes_[update.node];
@@ -232,7 +232,7 @@ void Program::add_up(const Update& update, int64_t n) {
                            ? nullptr
                            : address(id, 0, 0, nullptr, 0) + (update.sliced >> a & 1 ? offset : 0);
     }
-    (float64_ ? node.kernel->call_float64 : node.kernel->call_float32)(backend(), context,
+    (float64_ ? node.kernel->call_float64 : node.kernel->call_float32)(processor_backend(), context,
                                                                        node.spec, 1, arguments);
     if (!seconds_.empty()) seconds_[update.node] += seconds_since(start);
 }

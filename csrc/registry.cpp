@@ -75,6 +75,15 @@ void call(void (*kernel)(const Context&, const S&, int64_t, P...), const Context
     call(kernel, context, spec, n, arguments, std::index_sequence_for<P...>());
 }
 
+// The kernel, where the table has it.
+template <class Function>
+Function* there(Function* kernel, const char* name, const KernelTable& table) {
+    if (!kernel)
+        throw std::invalid_argument(std::string(name) + ": expected a backend that has it, got " +
+                                    table.name);
+    return kernel;
+}
+
 template <class T>
 struct Signatures {  // the types of the parameters alone
 #define KERNEL(name, Spec_, parameters, counts) using name = void(CONVKIT_UNPACK parameters);
@@ -84,21 +93,24 @@ struct Signatures {  // the types of the parameters alone
 
 std::vector<KernelInfo> make_list() {
     return {
-#define KERNEL(name_, Spec_, parameters, counts_)                                               \
-    KernelInfo{                                                                                 \
-        #name_,                                                                                 \
-        arguments_of(static_cast<Signatures<Real>::name_*>(nullptr), #parameters),              \
-        [](const Spec& any_spec, [[maybe_unused]] int64_t n) {                                  \
-            [[maybe_unused]] const Spec_& s = std::get<Spec_>(any_spec);                        \
-            return std::vector<Count>{CONVKIT_UNPACK counts_};                                  \
-        },                                                                                      \
-        [](const KernelTable& table, const Context& context, const Spec& spec, int64_t n,       \
-           void* const* arguments) { call(table.float32.name_, context, spec, n, arguments); }, \
-        [](const KernelTable& table, const Context& context, const Spec& spec, int64_t n,       \
-           void* const* arguments) { call(table.float64.name_, context, spec, n, arguments); }, \
-        [](const KernelTable& table) {                                                          \
-            return reinterpret_cast<const void*>(table.float32.name_);                          \
-        }},
+#define KERNEL(name_, Spec_, parameters, counts_)                                                \
+    KernelInfo{#name_,                                                                           \
+               arguments_of(static_cast<Signatures<Real>::name_*>(nullptr), #parameters),        \
+               [](const Spec& any_spec, [[maybe_unused]] int64_t n) {                            \
+                   [[maybe_unused]] const Spec_& s = std::get<Spec_>(any_spec);                  \
+                   return std::vector<Count>{CONVKIT_UNPACK counts_};                            \
+               },                                                                                \
+               [](const KernelTable& table, const Context& context, const Spec& spec, int64_t n, \
+                  void* const* arguments) {                                                      \
+                   call(there(table.float32.name_, #name_, table), context, spec, n, arguments); \
+               },                                                                                \
+               [](const KernelTable& table, const Context& context, const Spec& spec, int64_t n, \
+                  void* const* arguments) {                                                      \
+                   call(there(table.float64.name_, #name_, table), context, spec, n, arguments); \
+               },                                                                                \
+               [](const KernelTable& table) {                                                    \
+                   return reinterpret_cast<const void*>(table.float32.name_);                    \
+               }},
 #include "kernels.inc"
 #undef KERNEL
     };

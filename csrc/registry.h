@@ -40,7 +40,8 @@ constexpr size_t kMostArguments = 16;  // of a kernel
 struct KernelInfo {
     std::string name;
     std::vector<Argument> arguments;
-    // Throw std::bad_variant_access if the spec is another kernel's.
+    // Throw std::bad_variant_access if the spec is another kernel's, and std::invalid_argument if
+    // the table has no such kernel.
     std::vector<Count> (*counts)(const Spec& spec, int64_t n);
     void (*call_float32)(const KernelTable&, const Context&, const Spec&, int64_t n,
                          void* const* arguments);

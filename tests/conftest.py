@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from devices import DEVICES, NO_GPU, emulator
 
 import convkit
 from convkit import _core
@@ -14,15 +15,41 @@ from convkit import _core
 # A shell's background job ignores Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tests of ops and of single kernels run on devices too. Programs and kernels for tiles do not.
+ON_DEVICES = ("test_ops_", "test_fused")
 
-@pytest.fixture(params=_core.available_backends())
+
+def pytest_report_header() -> str:
+    return "devices: " + ("; ".join([*DEVICES, NO_GPU]) if NO_GPU else ", ".join(DEVICES))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marks = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "backend" not in metafunc.fixturenames or "backend" in marks:
+        return
+    names = [] if "device_backend" in metafunc.fixturenames else _core.available_backends()
+    if not names or metafunc.module.__name__.rpartition(".")[2].startswith(ON_DEVICES):
+        names = [*names, *DEVICES]
+    metafunc.parametrize("backend", names, indirect=True)
+
+
+@pytest.fixture
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each instruction set that this machine can run, in use for one test."""
+    """Each instruction set that this machine can run, in use for one test; for tests of ops, each
+    device too."""
     before = _core.backend_name()
     _core.use_backend(request.param)
     assert _core.backend_name() == request.param
     yield request.param
     _core.use_backend(before)
+    if request.param == "cuda_emulated":
+        emulator().emulator_recover()  # a kernel that failed fails no other test
+
+
+@pytest.fixture
+def device_backend(backend: str) -> str:
+    """Each device that can run kernels here, in use for one test."""
+    return backend
 
 
 @pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])

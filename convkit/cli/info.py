@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.metadata
 import os
 import platform
@@ -41,12 +40,15 @@ def _instruction_set() -> str:
 
 
 def _cuda() -> str:
-    built = "built in" if _core.cuda_built else "not built in"
+    """What GPUs can be used, or the one reason why none can."""
     try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return f"{built}; no NVIDIA driver found"
-    return f"{built}; NVIDIA driver found"
+        devices = _core.describe_device(_core.load_device())
+    except RuntimeError as error:
+        return str(error).removeprefix("cuda: ")
+    return "; ".join(
+        f"{name}, compute capability {major}.{minor}, {memory / 2**30:.0f} GiB"
+        for name, (major, minor), memory in devices
+    )
 
 
 def _cupy() -> str:

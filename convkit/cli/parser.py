@@ -43,6 +43,7 @@ examples:
   convkit train
   convkit train --data mnist --epochs 5 --batch-size 128 --seed 1
   convkit train --data fashion_mnist --model lenet_caffe --save clothes.safetensors
+  convkit train --data mnist --device auto
   convkit train --data ./letters.npz --optimizer sgd --learning-rate 0.1 --plot letters.png
 """
 )
@@ -127,6 +128,12 @@ def _add_train(commands: Any) -> None:
         default=0,
         metavar="N",
         help="of weights and order; equal seeds give equal weights (default: 0)",
+    )
+    how.add_argument(
+        "--device",
+        choices=("cpu", "cuda", "auto"),
+        default="cpu",
+        help="where to train; auto: on a GPU if one can be had (default: cpu)",
     )
     _add_threads(how)
     result = parser.add_argument_group("result")

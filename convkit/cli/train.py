@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import convkit
-from convkit import _core, optimizers, utils
+from convkit import _core, device, optimizers, utils
 from convkit.cli import data, trained
 from convkit.cli.errors import CommandError
 
@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     # What would fail after the training is looked at before it.
     check_writable(target, "--save")
     plot_target = check_plot(arguments.plot)
+    place = check_device(arguments.device)
 
     description = trained.Description(
         model=arguments.model,
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.learning_rate or arguments.optimizer == "adam":
         optimizer.learning_rate = arguments.learning_rate or rate
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.to(place)
 
     if not arguments.quiet:
         _announce(arguments, model, dataset, epochs, batch_size, optimizer)
@@ -119,6 +121,18 @@ def check_plot(option: str | None) -> Path | None:
     return target
 
 
+def check_device(option: str) -> str:
+    """ "cpu" or "cuda"; raises a CommandError where CUDA was asked for and cannot be had."""
+    if option == "auto":
+        return "cuda" if device.available() else "cpu"
+    if option == "cuda":
+        try:
+            device.require("--device cuda")
+        except RuntimeError as error:
+            raise CommandError(str(error)) from None
+    return option
+
+
 def _announce(
     arguments: argparse.Namespace,
     model: Any,
@@ -129,11 +143,13 @@ def _announce(
 ) -> None:
     images, test = len(dataset.train[0]), len(dataset.test[0])
     threads = convkit.get_num_threads()
+    where = f"{_core.backend_name()}, {threads} thread{'s' if threads > 1 else ''}"
+    if model.device != "cpu":
+        where = model.device
     print(
         f"{arguments.model}, {model.count_params():,} parameters; "
         f"{dataset.name}, {images:,} images to train on, {test:,} to test on\n"
         f"{arguments.optimizer} at {optimizer.learning_rate:g}, batches of {batch_size}, "
-        f"epochs: {epochs}, seed {arguments.seed}; {_core.backend_name()}, "
-        f"{threads} thread{'s' if threads > 1 else ''}",
+        f"epochs: {epochs}, seed {arguments.seed}; {where}",
         flush=True,
     )

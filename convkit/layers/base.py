@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from convkit import config, geometry, graph, initializers
+from convkit import config, device, geometry, graph, initializers
 from convkit.geometry import Shape
 from convkit.graph import Symbol, Variable
 
@@ -102,7 +102,7 @@ class Layer:
     def __call__(self, x: Any, training: bool = False) -> Any:
         values = list(x) if isinstance(x, (list, tuple)) else [x]
         if not graph.is_symbolic(values):
-            arrays = [np.asarray(graph.array_of(value), self.dtype) for value in values]
+            arrays = [self._array(graph.array_of(value)) for value in values]
             x = arrays if isinstance(x, (list, tuple)) else arrays[0]
             self.ensure_built(input_shape_of(x))
             return self.run(x, training)
@@ -113,6 +113,14 @@ class Layer:
         y.history = (self, x)
         self.output = y
         return y
+
+    def _array(self, x: Any) -> Any:
+        """In the layer's dtype; where it is on a GPU, it stays there."""
+        if not device.is_device_array(x):
+            return np.asarray(x, self.dtype)
+        x = device.as_array(self.name, "x", x)
+        with device.on(device.device_of(x)):
+            return x.astype(self.dtype, copy=False)
 
     def run(self, x: Any, training: bool) -> Any:
         """`call`, with `training` for layers that ask for it."""

@@ -63,7 +63,7 @@ def save(path: Any, model: Any, metadata: dict[str, Any] | None = None) -> None:
     if not named:
         raise ValueError("save_weights: expected a model with weights, got one without")
     entries = None if metadata is None else {_ENTRY: json.dumps(metadata, sort_keys=True)}
-    content = serialise({key: variable.value for key, variable in named.items()}, entries)
+    content = serialise({key: variable.host() for key, variable in named.items()}, entries)
     write_atomically(Path(path), content)
 
 

@@ -16,7 +16,7 @@ from convkit.geometry import Shape
 from convkit.graph import Symbol, Variable
 from convkit.layers import InputLayer, Layer
 from convkit.layers.base import unique_name
-from convkit.models import data, files
+from convkit.models import data, files, placement
 from convkit.models.compiled import CompiledModel
 from convkit.models.steps import Evaluation, Prediction, Scores, TrainingStep
 from convkit.models.summary import summary_table
@@ -55,6 +55,8 @@ class Model(Layer):
         self._layers: list[Layer] = []
         self._calls: list[tuple[Layer, Symbol | list[Symbol], Symbol]] = []
         self._recording = threading.RLock()  # programs are recorded by one thread at a time
+        self.gpu: int | None = None  # the number of the one that programs run on
+        self._in_fit = False
         self.inputs: Symbol | None = None
         self.outputs: Symbol | None = None
         if functional or inputs is not None:
@@ -146,6 +148,55 @@ class Model(Layer):
         self._require_built("compute_output_shape")
         return super().compute_output_shape(input_shape)
 
+    # ---- devices ---------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> str:
+        """Where the model trains and predicts: "cpu" or "cuda:0"."""
+        return placement.name_of(self.gpu)
+
+    def to(self, device: str) -> Model:
+        """Moves the model: its weights, the optimizer's state, and all that it does from then on.
+
+        Args:
+            device: "cpu", "cuda" (CuPy's current GPU) or "cuda:1".
+
+        Returns:
+            The model itself.
+
+        Raises:
+            RuntimeError: in one sentence, why no GPU can be used; or the model is being trained.
+            MemoryError: there is no room; the model is where it was.
+
+        Weights that several models share are where the last of them was used.
+        """
+        gpu = placement.gpu_of("to", device)
+        if self._in_fit:
+            raise RuntimeError("to: expected a model at rest, got one that is being trained")
+        before, self.gpu = self.gpu, gpu
+        try:
+            for variable in self.ordered_weights() if self.built else []:
+                variable.to(gpu)
+            if self.optimizer is not None:
+                self.optimizer.to(gpu)
+        except MemoryError:
+            self.gpu = before
+            for variable in self.ordered_weights() if self.built else []:
+                variable.to(before)
+            if self.optimizer is not None:
+                self.optimizer.to(before)
+            raise MemoryError(
+                f"to: no room on the GPU for {self.count_params():,} weights and what the "
+                "optimizer keeps of them"
+            ) from None
+        if gpu != before:
+            self.forget()
+        return self
+
+    def forget(self) -> None:
+        """Has programs recorded anew: the weights have moved."""
+        self._programs = {}
+
     def _require_built(self, op: str) -> None:
         if not self.built:
             raise ValueError(
@@ -191,10 +242,10 @@ class Model(Layer):
         """(title, program, the context in which its arrays are bound, samples)."""
         if y is None:
             self._build_for("profile", x)
-            x = data.inputs("profile", x, self.input_shape, self.dtype)
+            x = data.inputs("profile", x, self.input_shape, self.dtype, self.gpu)
             tiled = self._depth_first(batch, training=False)
             forward = Prediction(self, x, tiled)
-            out = np.empty((len(x), *self.output_shape[1:]), self.dtype)
+            out = forward.empty(x)
             bound = forward.program.bound((forward.x, x), (forward.y, out))
             return f"{self.name}: forward pass", forward.program, bound, len(x)
         x, y = self._arrays("profile", x, y)
@@ -257,7 +308,7 @@ class Model(Layer):
         if not self.built:
             self.build((None, *np.shape(x)[1:]))
 
-    def _program(self, kind: tuple[Any, ...], make: Any, *arrays: np.ndarray) -> Any:
+    def _program(self, kind: tuple[Any, ...], make: Any, *arrays: Any) -> Any:
         """The program for arrays of these dtypes, recorded at first use."""
         trainable = tuple(id(v) for v in self.trainable_weights) if kind[0] == "train" else ()
         key = (kind, trainable, *((a.dtype, a.shape[1:]) for a in arrays))
@@ -266,7 +317,10 @@ class Model(Layer):
             with self._recording:
                 program = self._programs.get(key)
                 if program is None:
-                    program = self._programs[key] = make()
+                    program = make()  # which may move variables, and so forget the others
+                    self._programs[key] = program
+                    for variable in program.program.variables:
+                        variable.add_user(self)
         return program
 
     def sample_bytes(self) -> int:
@@ -278,9 +332,20 @@ class Model(Layer):
         return total
 
     def _depth_first(self, samples: int, training: bool) -> bool:
+        if self.gpu is not None:
+            return False
         return samples >= planner.least_depth_first(self.sample_bytes(), training)
 
-    def _training_step(self, x: np.ndarray, y: np.ndarray, batch: int) -> TrainingStep:
+    def _at_once(self, samples: int, batch: int) -> int:
+        """Samples that go through the network at a time where no weights change after each batch.
+
+        On a GPU it is not for the caller to know how many keep it busy.
+        """
+        if self.gpu is None:
+            return batch
+        return max(1, min(samples, placement.AT_ONCE // max(1, self.sample_bytes())))
+
+    def _training_step(self, x: Any, y: Any, batch: int) -> TrainingStep:
         assert self.loss is not None and self.optimizer is not None
         loss, optimizer = self.loss, self.optimizer
         tiled = self._depth_first(batch, training=True)
@@ -293,10 +358,17 @@ class Model(Layer):
             y,
         )
 
-    def _arrays(self, op: str, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _arrays(self, op: str, x: Any, y: Any) -> tuple[Any, Any]:
         loss = self._ready(op, x)
-        x = data.inputs(op, x, self.input_shape, self.dtype)
-        y = data.targets(op, y, loss, self.output_shape, len(x), self.dtype)
+        x = data.inputs(op, x, self.input_shape, self.dtype, self.gpu)
+        y = data.targets(op, y, loss, self.output_shape, len(x), self.dtype, self.gpu)
+        return x, y
+
+    def _one_side(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Both in NumPy, or both on the GPU if one of them is there."""
+        if self.gpu is None or isinstance(x, np.ndarray) == isinstance(y, np.ndarray):
+            return x, y
+        x, y = placement.to_gpu(self.gpu, [x, y], 0)
         return x, y
 
     def fit(
@@ -313,11 +385,14 @@ class Model(Layer):
         initial_epoch: int = 0,
         validation_batch_size: int | None = None,
         validation_freq: int = 1,
+        device: str | None = None,
     ) -> History:
         """Trains the model. Every sample is used once an epoch; the last batch may be smaller.
 
         Args:
-            x: (N, ...), any real dtype (uint8 images are taken as they are, 0 .. 255).
+            x: (N, ...), any real dtype (uint8 images are taken as they are, 0 .. 255). Where the
+                model is on a GPU, CuPy arrays are used where they are, and NumPy arrays copied
+                there once, as they are, if they fit; if not, batch by batch while it computes.
             y: targets for the loss: (N, classes), labels (N,), or whatever the output's shape is.
             batch_size: samples per update; None: 32.
             epochs: number of the epoch to end at.
@@ -330,6 +405,7 @@ class Model(Layer):
             initial_epoch: number of the epoch to begin with.
             validation_batch_size: None: batch_size.
             validation_freq: validation after every so many epochs.
+            device: where to train, as for `to`: the model stays there. None: where it is.
 
         Returns:
             History: `history.history["loss"]` and so on, a value per epoch.
@@ -337,6 +413,8 @@ class Model(Layer):
         Ctrl-C ends training between two updates: the model stays whole and can go on.
         """
         op = "fit"
+        if device is not None:
+            self.to(device)
         batch = geometry.integer(op, "batch_size", 32 if batch_size is None else batch_size, 1)
         epochs = geometry.integer(op, "epochs", epochs, 0)
         initial_epoch = geometry.integer(op, "initial_epoch", initial_epoch, 0)
@@ -359,6 +437,11 @@ class Model(Layer):
             1,
         )
         step = self._training_step(x, y, min(batch, len(x)))
+        if self.gpu is not None:
+            room = step.program.native.arena_bytes(min(batch, len(x)))
+            x, y = placement.to_gpu(self.gpu, [x, y], room)
+            if held_out is not None:
+                held_out = tuple(placement.to_gpu(self.gpu, list(held_out), room))
         order = np.arange(len(x), dtype=np.int64)
 
         history, bar = History(), _bar(verbose)
@@ -370,10 +453,13 @@ class Model(Layer):
         )
         self.stop_training = False
         called("on_train_begin", {})
+        self._in_fit = True
         try:
             for epoch in range(initial_epoch, epochs):
                 called("on_epoch_begin", epoch, {})
                 seed = random.draw_seed() if shuffle else None
+                if step.program.forgotten:  # a callback used another model with these weights
+                    step = self._training_step(x, y, min(batch, len(x)))
                 with step.on(x, y, order):
                     logs = self._epoch(step, len(x), batch, seed, called, bar)
                 if held_out is not None and (epoch + 1) % frequency == 0:
@@ -383,6 +469,7 @@ class Model(Layer):
                 if self.stop_training:
                     break
         finally:
+            self._in_fit = False
             if bar:
                 bar.close()
         called("on_train_end", {})
@@ -421,6 +508,7 @@ class Model(Layer):
         x, y = self._arrays("train_on_batch", x, y)
         if not len(x):
             raise geometry.fail("train_on_batch", "at least one sample", "none")
+        x, y = self._one_side(x, y)
         step = self._training_step(x, y, len(x))
         with step.on(x, y, np.arange(len(x), dtype=np.int64)):
             step.scores.reset()
@@ -429,7 +517,7 @@ class Model(Layer):
 
     # ---- use -------------------------------------------------------------------------------------
 
-    def _evaluate(self, x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, float]:
+    def _evaluate(self, x: Any, y: Any, batch_size: int) -> dict[str, float]:
         assert self.loss is not None
         loss = self.loss
         tiled = self._depth_first(min(batch_size, len(x)), training=False)
@@ -439,6 +527,12 @@ class Model(Layer):
             x,
             y,
         )
+        at_once = self._at_once(len(x), batch_size)
+        try:
+            return program.run(x, y, at_once)
+        except MemoryError:
+            if at_once <= batch_size:
+                raise
         return program.run(x, y, batch_size)
 
     def evaluate(
@@ -473,36 +567,42 @@ class Model(Layer):
             print(f"{len(x)} samples in {seconds:.2f} s - {describe(logs)}", file=sys.stderr)
         return _scores(logs, return_dict)
 
-    def predict(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> np.ndarray:
+    def predict(self, x: Any, batch_size: int | None = None, verbose: str | int = 0) -> Any:
         """The outputs for x.
 
         Args:
             x: (N, ...), as for `fit`.
-            batch_size: samples at a time; None: 32. As long as all numbers are finite, the
-                result does not depend on it, bit for bit. (On the number of samples it does, by
-                rounding: from 11 on, of large images from 17 on, 16 go through the model
-                together.)
+            batch_size: samples at a time; None: 32. (On a GPU as many as keep it busy; so many if
+                there is no room for more.) As long as all numbers are finite, the result does not
+                depend on it, bit for bit. (On the number of samples it does, by rounding: from 11
+                on, of large images from 17 on, 16 go through the model together.)
             verbose: taken for Keras's sake; nothing is printed.
 
         Returns:
-            (N, ...) of the model's dtype.
+            (N, ...) of the model's dtype; a CuPy array for one.
         """
         if batch_size is None:
             for one in self._programs.get(ONE_IMAGE, {}).values():
-                y: np.ndarray | None = one(x, None)
+                y: Any = one(x, None)
                 if y is not None:
                     return y
         self._build_for("predict", x)
         batch = geometry.integer(
             "predict", "batch_size", 32 if batch_size is None else batch_size, 1
         )
-        x = data.inputs("predict", x, self.input_shape, self.dtype)
+        x = data.inputs("predict", x, self.input_shape, self.dtype, self.gpu)
         tiled = self._depth_first(len(x), training=False)
         program: Prediction = self._program(
             ("predict", tiled), lambda: Prediction(self, x, tiled), x
         )
-        if not tiled:
+        if program.one is not None:
             self._programs.setdefault(ONE_IMAGE, {})[x.dtype] = program.one
+        at_once = self._at_once(len(x), batch)
+        try:
+            return program.run(x, at_once)
+        except MemoryError:
+            if at_once <= batch:
+                raise
         return program.run(x, batch)
 
     def compiled(self, batch_size: int = 1) -> CompiledModel:
@@ -514,7 +614,8 @@ class Model(Layer):
         Returns:
             A callable that gives for an array (n, ...) with n <= batch_size what `predict` gives,
             in microseconds. The model's weights stay its own, and are used as they are when it is
-            called.
+            called. Where the model is on a GPU, it takes CuPy arrays too, for which it returns
+            CuPy's; when the model has moved it is of no use any more.
         """
         self._require_built("compiled")
         with self._recording:

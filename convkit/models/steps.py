@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from convkit import _core, gradients, graph, metrics
+from convkit import _core, device, gradients, graph, metrics
 from convkit.geometry import Shape, samples
 from convkit.graph import Node, Symbol, Variable
 from convkit.losses import Loss
@@ -47,13 +47,13 @@ class Scores:
 
     def reset(self) -> None:
         for total in self.totals:
-            total.value[:] = 0
+            total.assign((0.0, 0.0))
 
     def logs(self) -> dict[str, float]:
         """The means so far; NaN before the first row."""
         result = {}
         for name, total in zip(self.names, self.totals, strict=True):
-            value, count = total.value
+            value, count = total.host()
             result[name] = float(value / count) if count else float("nan")
         return result
 
@@ -78,8 +78,8 @@ class TrainingStep:
     def __init__(
         self,
         model: Any,
-        x: np.ndarray,
-        y: np.ndarray,
+        x: Any,
+        y: Any,
         scores: Scores,
         optimizer: Optimizer,
         depth_first: bool,
@@ -103,15 +103,16 @@ class TrainingStep:
             effects = scores.record(y_true, y_pred, loss)
             effects += [record() for record in after]
             effects += optimizer.record([g for g in found if g is not None], variables)
-        self.program = Program(dtype, effects=effects, depth_first=depth_first)
+        self.program = Program(dtype, effects=effects, depth_first=depth_first, gpu=model.gpu)
         self._lock = threading.Lock()
 
     @contextmanager
-    def on(self, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> Iterator[None]:
+    def on(self, x: Any, y: Any, order: np.ndarray) -> Iterator[None]:
         """While the step works on these arrays, in this order of their rows.
 
         Args:
-            order: int64, a number of a row for each; runs with a seed overwrite it.
+            order: int64, a number of a row for each; runs with a seed overwrite it (on a GPU they
+                have one of their own there).
 
         Raises:
             RuntimeError: it is at work already: `fit` was called in a callback of `fit`, or in
@@ -129,19 +130,17 @@ class TrainingStep:
 class Evaluation:
     """Forward, loss and scores over fed arrays."""
 
-    def __init__(
-        self, model: Any, x: np.ndarray, y: np.ndarray, scores: Scores, depth_first: bool
-    ) -> None:
+    def __init__(self, model: Any, x: Any, y: Any, scores: Scores, depth_first: bool) -> None:
         self.scores = scores
         self.x = Symbol((None, *x.shape[1:]), x.dtype.name, place="fed")
         self.y = Symbol((None, *y.shape[1:]), y.dtype.name, place="fed")
         y_true = self.y if scores.loss.sparse else _float(self.y, None, model.dtype)
         y_pred = model.call(_float(self.x, None, model.dtype), training=False)
         effects = scores.record(y_true, y_pred, scores.loss.call(y_true, y_pred))
-        self.program = Program(model.dtype, effects=effects, depth_first=depth_first)
+        self.program = Program(model.dtype, effects=effects, depth_first=depth_first, gpu=model.gpu)
         self._lock = threading.Lock()
 
-    def run(self, x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, float]:
+    def run(self, x: Any, y: Any, batch_size: int) -> dict[str, float]:
         """The loss and the metrics over all rows; one thread at a time."""
         with self._lock, self.program.bound((self.x, x), (self.y, y)):
             self.scores.reset()
@@ -159,24 +158,36 @@ class Prediction:
             there are several at all, that is.
     """
 
-    def __init__(self, model: Any, x: np.ndarray, depth_first: bool) -> None:
+    def __init__(self, model: Any, x: Any, depth_first: bool) -> None:
         self.x = Symbol((None, *x.shape[1:]), x.dtype.name, place="fed")
         y = model.call(_float(self.x, None, model.dtype), training=False)
         self.shape: Shape = y.shape
         if graph.root(y).node is None:  # a model that changes nothing: its result is a copy
             y = gather(graph.root(y), None, model.dtype)
         self.y = y
-        self.program = Program(model.dtype, results=[y], depth_first=depth_first)
+        self.gpu: int | None = model.gpu
+        self.program = Program(model.dtype, results=[y], depth_first=depth_first, gpu=self.gpu)
         # A function of one sample, or None where arrays are not as it takes them; any threads.
-        self.one = None if depth_first else self.prepared(1)
+        self.one = None if depth_first or self.gpu is not None else self.prepared(1)
         self._lock = threading.Lock()
 
     def prepared(self, most: int) -> _core.Prepared:
         """A function of up to so many samples, for any number of threads."""
         return self.program.prepared(self.x, self.y, self.shape, most)
 
-    def run(self, x: np.ndarray, batch_size: int, y: np.ndarray | None = None) -> np.ndarray:
-        """The outputs for all rows, in y if that is given; one thread at a time."""
+    def empty(self, x: Any) -> Any:
+        """An array for the outputs, where x is; its contents are undefined."""
+        shape = (len(x), *(s for s in self.shape if s is not None))
+        if isinstance(x, np.ndarray):
+            return np.empty(shape, self.y.dtype)
+        try:
+            with device.on(device.device_of(x)):
+                return device.empty(shape, self.y.dtype)
+        except MemoryError:
+            raise MemoryError(f"predict: no room on the GPU for outputs of shape {shape}") from None
+
+    def run(self, x: Any, batch_size: int, y: Any = None) -> Any:
+        """The outputs for all rows, in y if that is given, where x is; one thread at a time."""
         if (
             y is None
             and len(x) == 1
@@ -185,8 +196,11 @@ class Prediction:
         ):
             return one
         if y is None:
-            y = np.empty((len(x), *(s for s in self.shape if s is not None)), self.y.dtype)
+            y = self.empty(x)
         with self._lock, self.program.bound((self.x, x), (self.y, y)):
+            if self.gpu is not None:
+                self.program.run(0, len(x), batch_size, wait=isinstance(x, np.ndarray))
+                return y
             # Tiles need no memory for the batch, so all rows are one.
             whole = all(step.tiled for step in self.program.steps)
             self.program.run(0, len(x), len(x) if whole else batch_size)

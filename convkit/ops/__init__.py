@@ -3,6 +3,10 @@
 Every function takes and returns NumPy arrays, float32 or float64 (other numbers become float32, or
 follow the other arguments). `out` is an array of the result's shape and dtype to write to.
 
+They take arrays on a GPU too, and return CuPy arrays then: all arrays of a call are on one GPU, and
+`out` is CuPy's. Those of PyTorch, JAX or Numba (with DLPack or `__cuda_array_interface__`) are read
+where they lie. Kernels run in CuPy's current stream.
+
 Each has a partner `<name>_backward(dy, <its array arguments>, <the same options>)`. dy is the
 gradient of the result and has its shape; what comes back are the gradients of the array arguments,
 in their order and of their shapes: one array, or a tuple where there are several. `needs` is a

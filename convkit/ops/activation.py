@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from convkit import geometry, graph
 from convkit._core import replayed
 from convkit.ops import common
@@ -19,14 +17,14 @@ def _spec(kind: str, x: Any, slope: float = 0.0) -> tuple[Any, int | None]:
 
 
 def _forward(op: str, x: Any, out: Any, slope: float = 0.0) -> Any:
-    (x,) = common.arguments(op, ("x",), (x,))
+    (x,) = common.arguments(op, ("x",), (x,), out)
     spec, n = _spec(op, x, slope)
     return common.run("activation", spec, n, [x], tuple(x.shape), out, op)
 
 
 def _backward(op: str, dy: Any, x: Any, needs: Any, out: Any, slope: float = 0.0) -> Any:
     name = f"{op}_backward"
-    dy, x = common.arguments(name, ("dy", "x"), (dy, x))
+    dy, x = common.arguments(name, ("dy", "x"), (dy, x), out)
     geometry.same_shape(name, "dy", tuple(dy.shape), tuple(x.shape), ", that of x")
     spec, n = _spec(op, x, slope)
     needs, out = common.flags(name, needs, 1), common.outs(name, out, 1)
@@ -118,7 +116,7 @@ def exp_backward(dy: Any, x: Any, *, needs: Any = None, out: Any = None) -> Any:
 
 
 def _normalise(op: str, x: Any, axis: int, out: Any) -> Any:
-    (x,) = common.arguments(op, ("x",), (x,))
+    (x,) = common.arguments(op, ("x",), (x,), out)
     spec = geometry.softmax(op, tuple(x.shape), axis)
     n, _ = geometry.samples(tuple(x.shape))
     return common.run(op, spec, n, [x], tuple(x.shape), out, op)
@@ -126,7 +124,7 @@ def _normalise(op: str, x: Any, axis: int, out: Any) -> Any:
 
 def _normalise_backward(op: str, dy: Any, x: Any, axis: int, needs: Any, out: Any) -> Any:
     name = f"{op}_backward"
-    dy, x = common.arguments(name, ("dy", "x"), (dy, x))
+    dy, x = common.arguments(name, ("dy", "x"), (dy, x), out)
     geometry.same_shape(name, "dy", tuple(dy.shape), tuple(x.shape), ", that of x")
     spec = geometry.softmax(name, tuple(x.shape), axis)
     n, _ = geometry.samples(tuple(x.shape))
@@ -191,7 +189,7 @@ def named(op: str, activation: str | None) -> str | None:
 
 def apply(name: str, y: Any, out: Any) -> Any:
     """An activation on the fresh result of an op, in place where that is possible."""
-    if out is None and isinstance(y, np.ndarray) and name in geometry.ACTIVATION_KINDS:
+    if out is None and not isinstance(y, graph.Symbol) and name in geometry.ACTIVATION_KINDS:
         spec = geometry.activation(name, y.size, LEAKY_SLOPE if name == "leaky_relu" else 0.0)
         return graph.call("activation", spec, 1, [y], [y], common.dtype_of(y))[0]
     forward, _ = FUNCTIONS[name]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from convkit import _core, geometry, gradients, graph
-from convkit.array import check_out, direct, float_arrays
+from convkit.array import assign, check_out, direct, float_arrays, refuse_device
 from convkit.geometry import Shape
 from convkit.graph import Symbol
 
@@ -16,8 +16,11 @@ from convkit.graph import Symbol
 IN_PLACE = ("activation", "add", "rescale")
 
 
-def arguments(op: str, names: Sequence[str], values: tuple[Any, ...]) -> Sequence[Any]:
-    """The op's array arguments, all symbols or all arrays of one float dtype.
+def arguments(
+    op: str, names: Sequence[str], values: tuple[Any, ...], out: Any = None
+) -> Sequence[Any]:
+    """The op's array arguments, all symbols or all arrays of one float dtype, in NumPy or on one
+    GPU, where `out` must be too.
 
     A bias may be None and stays None.
     """
@@ -27,6 +30,8 @@ def arguments(op: str, names: Sequence[str], values: tuple[Any, ...]) -> Sequenc
         if value is None and name != "bias":
             raise TypeError(f"{op}: expected {name} to be an array, got None")
     if graph.is_symbolic(values):
+        for name, value in zip(names, values, strict=True):
+            refuse_device(op, name, value)
         symbols = [graph.symbol_of(value) for value in values]
         dtypes = {symbol.dtype for symbol in symbols if symbol is not None}
         if len(dtypes) > 1:
@@ -34,7 +39,7 @@ def arguments(op: str, names: Sequence[str], values: tuple[Any, ...]) -> Sequenc
                 f"{op}: expected {', '.join(names)} of one dtype, got {', '.join(sorted(dtypes))}"
             )
         return symbols
-    return float_arrays(op, names, [graph.array_of(value) for value in values])
+    return float_arrays(op, names, [graph.array_of(value) for value in values], out)
 
 
 def dtype_of(value: Any) -> str:
@@ -68,11 +73,11 @@ def run(
         return graph.call(kernel, spec, n, inputs, [shape], dtype)[0]
     if graph.is_symbolic(inputs):
         raise TypeError(f"{op}: expected no out for a symbolic call, got one")
-    check_out(op, out, sizes(shape), np.dtype(dtype))
+    check_out(op, out, sizes(shape), np.dtype(dtype), not isinstance(inputs[0], np.ndarray))
     if direct(out, inputs) or (kernel in IN_PLACE and out is inputs[0]):
         graph.call(kernel, spec, n, inputs, [out], dtype)
     else:
-        out[...] = graph.call(kernel, spec, n, inputs, [shape], dtype)[0]
+        assign(out, graph.call(kernel, spec, n, inputs, [shape], dtype)[0])
     return out
 
 
@@ -120,7 +125,7 @@ def backward(
         for i, (given, value) in enumerate(zip(out, inputs, strict=True)):
             if given is None or value is None or not needs[i]:
                 continue
-            check_out(op, given, value.shape, np.dtype(dtype))
+            check_out(op, given, value.shape, np.dtype(dtype), not isinstance(dy, np.ndarray))
             if direct(given, [dy, *inputs, *outputs]):
                 targets[i] = given
     one = gradients.Call(spec, n, inputs, outputs, dtype, needs, targets)
@@ -128,7 +133,7 @@ def backward(
     if out is not None:
         for i, given in enumerate(out):
             if given is not None and found[i] is not None and found[i] is not given:
-                given[...] = found[i]
+                assign(given, found[i])
                 found[i] = given
     return found
 

@@ -46,7 +46,7 @@ def conv2d(
     Raises:
         ValueError, TypeError: naming what was expected and what came.
     """
-    x, kernel, bias = common.arguments("conv2d", ("x", "kernel", "bias"), (x, kernel, bias))
+    x, kernel, bias = common.arguments("conv2d", ("x", "kernel", "bias"), (x, kernel, bias), out)
     name = activations.named("conv2d", activation)
     x = common.channels_last("conv2d", x, "x", data_format)
     spec, shape = geometry.conv2d(
@@ -90,7 +90,9 @@ def conv2d_backward(
         out: three arrays (or None) for the gradients.
     """
     op = "conv2d_backward"
-    dy, x, kernel, bias = common.arguments(op, ("dy", "x", "kernel", "bias"), (dy, x, kernel, bias))
+    dy, x, kernel, bias = common.arguments(
+        op, ("dy", "x", "kernel", "bias"), (dy, x, kernel, bias), out
+    )
     name = activations.named(op, activation)
     x = common.channels_last(op, x, "x", data_format)
     spec, shape = geometry.conv2d(

@@ -29,7 +29,7 @@ def dense(
     Raises:
         ValueError, TypeError: naming what was expected and what came.
     """
-    x, kernel, bias = common.arguments("dense", ("x", "kernel", "bias"), (x, kernel, bias))
+    x, kernel, bias = common.arguments("dense", ("x", "kernel", "bias"), (x, kernel, bias), out)
     name = activations.named("dense", activation)
     spec, shape = geometry.dense(
         "dense", tuple(x.shape), tuple(kernel.shape), common.shape_of(bias)
@@ -60,7 +60,9 @@ def dense_backward(
         out: three arrays (or None) for the gradients.
     """
     op = "dense_backward"
-    dy, x, kernel, bias = common.arguments(op, ("dy", "x", "kernel", "bias"), (dy, x, kernel, bias))
+    dy, x, kernel, bias = common.arguments(
+        op, ("dy", "x", "kernel", "bias"), (dy, x, kernel, bias), out
+    )
     name = activations.named(op, activation)
     spec, shape = geometry.dense(op, tuple(x.shape), tuple(kernel.shape), common.shape_of(bias))
     geometry.same_shape(op, "dy", tuple(dy.shape), shape, ", that of the result")

@@ -7,9 +7,11 @@ from functools import reduce
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from convkit import _core, geometry, graph
 from convkit._core import replayed
-from convkit.array import check_out
+from convkit.array import assign, check_out, copy
 from convkit.ops import common
 
 
@@ -21,7 +23,7 @@ def add(x1: Any, x2: Any, *, out: Any = None) -> Any:
         x1, x2: arrays of one shape (nothing is broadcast).
         out: an array of that shape and dtype for the result; x1 itself is allowed.
     """
-    x1, x2 = common.arguments("add", ("x1", "x2"), (x1, x2))
+    x1, x2 = common.arguments("add", ("x1", "x2"), (x1, x2), out)
     geometry.same_shape("add", "x2", tuple(x2.shape), tuple(x1.shape), ", that of x1")
     n, size = geometry.samples(tuple(x1.shape))
     spec = _core.Elementwise(size=size)
@@ -32,7 +34,7 @@ def add(x1: Any, x2: Any, *, out: Any = None) -> Any:
 def add_backward(dy: Any, x1: Any, x2: Any, *, needs: Any = None, out: Any = None) -> Any:
     """The gradients (dx1, dx2) of `add`: dy twice, as arrays of their own."""
     op = "add_backward"
-    dy, x1, x2 = common.arguments(op, ("dy", "x1", "x2"), (dy, x1, x2))
+    dy, x1, x2 = common.arguments(op, ("dy", "x1", "x2"), (dy, x1, x2), out)
     geometry.same_shape(op, "x2", tuple(x2.shape), tuple(x1.shape), ", that of x1")
     geometry.same_shape(op, "dy", tuple(dy.shape), tuple(x1.shape), ", that of x1")
     needs, out = common.flags(op, needs, 2), common.outs(op, out, 2)
@@ -85,7 +87,7 @@ def concatenate(arrays: Sequence[Any], axis: int = -1, *, out: Any = None) -> An
     """
     op = "concatenate"
     arrays = _listed(op, arrays)
-    arrays = common.arguments(op, _names(arrays), tuple(arrays))
+    arrays = common.arguments(op, _names(arrays), tuple(arrays), out)
     index = _axis(op, [tuple(a.shape) for a in arrays], axis)
     if len(arrays) == 1:
         return _copied(arrays[0], out)
@@ -109,9 +111,9 @@ def _spec(a: geometry.Shape, b: geometry.Shape, index: int) -> tuple[int | None,
 
 def _copied(x: Any, out: Any) -> Any:
     if out is None:
-        return x if isinstance(x, graph.Symbol) else x.copy()
-    check_out("concatenate", out, x.shape, x.dtype)
-    out[...] = x
+        return x if isinstance(x, graph.Symbol) else copy(x)
+    check_out("concatenate", out, x.shape, x.dtype, not isinstance(x, np.ndarray))
+    assign(out, x)
     return out
 
 
@@ -122,7 +124,7 @@ def concatenate_backward(
     """The gradients of `concatenate`, one per array: the pieces of dy."""
     op = "concatenate_backward"
     arrays = _listed(op, arrays)
-    dy, *arrays = common.arguments(op, ("dy", *_names(arrays)), (dy, *arrays))
+    dy, *arrays = common.arguments(op, ("dy", *_names(arrays)), (dy, *arrays), out)
     index = _axis(op, [tuple(a.shape) for a in arrays], axis)
     shape = list(arrays[0].shape)
     shape[index] = sum(a.shape[index] for a in arrays)

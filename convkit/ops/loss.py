@@ -6,7 +6,7 @@ from typing import Any
 
 from convkit import geometry, graph
 from convkit._core import replayed
-from convkit.array import label_array
+from convkit.array import device_arrays, device_labels, label_array
 from convkit.geometry import Shape
 from convkit.ops import common
 
@@ -16,7 +16,7 @@ def _samples(y_pred: Any) -> int | None:
 
 
 def _forward(op: str, y_true: Any, y_pred: Any, from_logits: bool, out: Any) -> Any:
-    y_true, y_pred = common.arguments(op, ("y_true", "y_pred"), (y_true, y_pred))
+    y_true, y_pred = common.arguments(op, ("y_true", "y_pred"), (y_true, y_pred), out)
     spec, shape = geometry.loss(op, tuple(y_true.shape), tuple(y_pred.shape), False, from_logits)
     return common.run(op, spec, _samples(y_pred), [y_true, y_pred], shape, out, op)
 
@@ -25,7 +25,9 @@ def _backward(
     op: str, dy: Any, y_true: Any, y_pred: Any, from_logits: bool, needs: Any, out: Any
 ) -> tuple[Any, Any]:
     name = f"{op}_backward"
-    dy, y_true, y_pred = common.arguments(name, ("dy", "y_true", "y_pred"), (dy, y_true, y_pred))
+    dy, y_true, y_pred = common.arguments(
+        name, ("dy", "y_true", "y_pred"), (dy, y_true, y_pred), out
+    )
     spec, shape = geometry.loss(name, y_true.shape, y_pred.shape, False, from_logits)
     if dy.shape != shape:
         geometry.same_shape(name, "dy", dy.shape, shape, ", one value per row")
@@ -70,14 +72,23 @@ def categorical_crossentropy_backward(
     return _backward("categorical_crossentropy", dy, y_true, y_pred, from_logits, needs, out)
 
 
-def _labels(op: str, y_true: Any, y_pred: Any, from_logits: bool) -> tuple[Any, Any, Any, Shape]:
+def _labels(
+    op: str, y_true: Any, y_pred: Any, from_logits: bool, out: Any, dy: Any = None
+) -> tuple[Any, Any, Any, Shape]:
     if graph.is_symbolic([y_true, y_pred]):
         y_true, y_pred = graph.symbol_of(y_true), graph.symbol_of(y_pred)
     else:
+        if y_true is None:
+            raise TypeError(f"{op}: expected y_true to be an array, got None")
+        given = [graph.array_of(value) for value in (dy, y_true, y_pred)]
+        there = device_arrays(op, ("dy", "y_true", "y_pred"), given, out)
         (y_pred,) = common.arguments(op, ("y_pred",), (y_pred,))
         if not y_pred.ndim:
             raise geometry.fail(op, "y_pred of shape (..., classes)", y_pred.shape)
-        y_true = label_array(op, "y_true", graph.array_of(y_true), y_pred.shape[-1])
+        if there is None:
+            y_true = label_array(op, "y_true", given[1], y_pred.shape[-1])
+        else:
+            y_true = device_labels(op, "y_true", there[1])
     spec, shape = geometry.loss(op, tuple(y_true.shape), tuple(y_pred.shape), True, from_logits)
     return y_true, y_pred, spec, shape
 
@@ -89,7 +100,8 @@ def sparse_categorical_crossentropy(
     """-log(y_pred[label]): `categorical_crossentropy` for labels in place of one-hot targets.
 
     Args:
-        y_true: (...), whole numbers 0 .. classes - 1.
+        y_true: (...), whole numbers 0 .. classes - 1. On a GPU they are integers, and not looked at
+            beforehand: a label that is none gives NaN.
         y_pred: (..., classes): probabilities, or any numbers with from_logits=True.
         from_logits: whether y_pred is what goes into a softmax, rather than what comes out.
         out: an array for the result.
@@ -98,7 +110,7 @@ def sparse_categorical_crossentropy(
         (...).
     """
     op = "sparse_categorical_crossentropy"
-    y_true, y_pred, spec, shape = _labels(op, y_true, y_pred, from_logits)
+    y_true, y_pred, spec, shape = _labels(op, y_true, y_pred, from_logits, out)
     inputs, dtype = [y_true, y_pred], common.dtype_of(y_pred)
     return common.run(op, spec, _samples(y_pred), inputs, shape, out, op, dtype)
 
@@ -116,7 +128,7 @@ def sparse_categorical_crossentropy_backward(
     """The gradients (None, dy_pred) of `sparse_categorical_crossentropy`; dy is (...)."""
     op = "sparse_categorical_crossentropy"
     name = f"{op}_backward"
-    y_true, y_pred, spec, shape = _labels(name, y_true, y_pred, from_logits)
+    y_true, y_pred, spec, shape = _labels(name, y_true, y_pred, from_logits, out, dy)
     dy, _ = common.arguments(name, ("dy", "y_pred"), (dy, y_pred))
     geometry.same_shape(name, "dy", tuple(dy.shape), shape, ", one value per row")
     needs, out = common.flags(name, needs, 2), common.outs(name, out, 2)

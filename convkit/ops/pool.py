@@ -21,7 +21,7 @@ def _forward(
     data_format: str,
     out: Any,
 ) -> Any:
-    (x,) = common.arguments(op, ("x",), (x,))
+    (x,) = common.arguments(op, ("x",), (x,), out)
     x = common.channels_last(op, x, "x", data_format)
     spec, shape = geometry.pool2d(
         op,
@@ -51,7 +51,7 @@ def _backward(
     out: Any,
 ) -> Any:
     name = f"{op}_backward"
-    dy, x = common.arguments(name, ("dy", "x"), (dy, x))
+    dy, x = common.arguments(name, ("dy", "x"), (dy, x), out)
     x = common.channels_last(name, x, "x", data_format)
     spec, shape = geometry.pool2d(
         name,

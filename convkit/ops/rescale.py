@@ -28,7 +28,7 @@ def rescale(x: Any, scale: float, offset: float = 0.0, *, out: Any = None) -> An
         out: an array of x's shape and dtype for the result; x itself is allowed.
     """
     op = "rescale"
-    (x,) = common.arguments(op, ("x",), (x,))
+    (x,) = common.arguments(op, ("x",), (x,), out)
     spec, n = _spec(op, x, scale, offset)
     return common.run(op, spec, n, [x], tuple(x.shape), out, op)
 
@@ -39,7 +39,7 @@ def rescale_backward(
 ) -> Any:
     """The gradient of `rescale`: dy * scale."""
     op = "rescale_backward"
-    dy, x = common.arguments(op, ("dy", "x"), (dy, x))
+    dy, x = common.arguments(op, ("dy", "x"), (dy, x), out)
     geometry.same_shape(op, "dy", tuple(dy.shape), tuple(x.shape), ", that of x")
     spec, n = _spec(op, x, scale, offset)
     needs, out = common.flags(op, needs, 1), common.outs(op, out, 1)

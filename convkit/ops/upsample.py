@@ -35,7 +35,7 @@ def upsample2d(
     Raises:
         ValueError, TypeError: naming what was expected and what came.
     """
-    (x,) = common.arguments("upsample2d", ("x",), (x,))
+    (x,) = common.arguments("upsample2d", ("x",), (x,), out)
     x = common.channels_last("upsample2d", x, "x", data_format)
     spec, shape = geometry.upsample2d("upsample2d", tuple(x.shape), size, interpolation)
     return common.spatial("upsample2d", "upsample2d", spec, [x], shape, data_format, out)
@@ -54,7 +54,7 @@ def upsample2d_backward(
 ) -> Any:
     """The gradient dx of `upsample2d`; of x only the shape counts."""
     op = "upsample2d_backward"
-    dy, x = common.arguments(op, ("dy", "x"), (dy, x))
+    dy, x = common.arguments(op, ("dy", "x"), (dy, x), out)
     x = common.channels_last(op, x, "x", data_format)
     spec, shape = geometry.upsample2d(op, tuple(x.shape), size, interpolation)
     common.check_gradient(op, dy, shape, data_format)

@@ -94,7 +94,7 @@ def _draw(ax: Axes, profile: Profile, shown: list[Row], more: int, total: float)
     ax.margins(x=0.14)
     ax.set_xlim(left=0)
     ax.set_xlabel(
-        f"{unit} per sample: batches of {profile.batch_size}, one thread, {profile.backend}"
+        f"{unit} per sample: batches of {profile.batch_size}, {profile.where}"
     )
     ax.grid(axis="x")
     ax.set_axisbelow(True)

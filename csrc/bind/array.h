@@ -63,27 +63,34 @@ inline ArrayView view(py::handle object) {
             array.ndim() > 0 ? array.shape(0) : 1};
 }
 
-inline bool holds(py::handle array, char kind, int64_t bytes) {
-    const py::dtype dtype = py::reinterpret_borrow<py::array>(array).dtype();
+inline bool is_of(const py::dtype& dtype, char kind, int64_t bytes) {
     return dtype.kind() == kind && dtype.itemsize() == bytes;
 }
 
-inline bool holds(py::handle array, Element element, bool float64) {
+inline bool is_of(const py::dtype& dtype, Element element, bool float64) {
     switch (element) {
         case Element::kReal:
-            return holds(array, 'f', float64 ? 8 : 4);
+            return is_of(dtype, 'f', float64 ? 8 : 4);
         case Element::kFloat64:
-            return holds(array, 'f', 8);
+            return is_of(dtype, 'f', 8);
         case Element::kUint8:
-            return holds(array, 'u', 1);
+            return is_of(dtype, 'u', 1);
         case Element::kInt32:
-            return holds(array, 'i', 4);
+            return is_of(dtype, 'i', 4);
         case Element::kInt64:
-            return holds(array, 'i', 8);
+            return is_of(dtype, 'i', 8);
         case Element::kAny:
             return true;
     }
     return false;
+}
+
+inline bool holds(py::handle array, char kind, int64_t bytes) {
+    return is_of(py::reinterpret_borrow<py::array>(array).dtype(), kind, bytes);
+}
+
+inline bool holds(py::handle array, Element element, bool float64) {
+    return is_of(py::reinterpret_borrow<py::array>(array).dtype(), element, float64);
 }
 
 }  // namespace convkit

@@ -25,6 +25,11 @@ void bind_replay(pybind11::module_& m);
 void bind_program(pybind11::module_& m);
 // The program in a Python object, whose states can be bound no more. Throws py::cast_error.
 const Program& program_to_prepare(pybind11::handle object);
+// The same, to be looked at while it is bound as before.
+const Program& program_in(pybind11::handle object);
 void bind_prepared(pybind11::module_& m);
+void bind_device(pybind11::module_& m);
+void bind_device_program(pybind11::module_& m);
+void bind_stretch(pybind11::module_& m);
 
 }  // namespace convkit

@@ -2,89 +2,15 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <optional>
-
 #include "array.h"
 #include "backend.h"
 #include "bind.h"
+#include "call.h"
 #include "recipe.h"
 #include "threads.h"
 
 namespace convkit {
 namespace {
-
-// Everything that a kernel call is made of, checked as memory safety needs; the results, which come
-// after the inputs, are arrays of the caller's or made here.
-class Call {
- public:
-    Call(const std::string& name, py::handle spec, int64_t n, bool float64)
-        : kernel_(find_kernel(name)),
-          spec_(to_spec(spec)),
-          n_(n),
-          float64_(float64),
-          counts_(kernel_.counts(spec_, n)) {
-        if (n < 0) fail(name, "n >= 0");
-    }
-
-    void add(py::handle object) {
-        if (taken_ == counts_.size()) fail(kernel_.name, "fewer arguments");
-        const Argument& argument = kernel_.arguments[taken_];
-        const Count& count = counts_[taken_];
-        void*& pointer = pointers_[taken_++];
-        if (object.is_none()) {
-            if (!count.optional) refuse(argument, "an array, not None");
-            pointer = nullptr;
-            return;
-        }
-        if (const char* expected = objection(object, argument.writes)) refuse(argument, expected);
-        if (!holds(object, argument.element, float64_)) refuse(argument, "another dtype");
-        const ArrayView array = view(object);
-        if (count.any || array.elements != count.elements)
-            refuse(argument, "another number of elements");
-        pointer = array.data;
-        elements_ += array.elements;
-    }
-
-    void run() const {
-        if (taken_ != counts_.size()) fail(kernel_.name, "more arguments");
-        const Context context{num_threads()};
-        // Letting other Python threads run costs more than the shortest kernels.
-        std::optional<py::gil_scoped_release> release;
-        if (elements_ >= kWorthReleasing) release.emplace();
-        (float64_ ? kernel_.call_float64 : kernel_.call_float32)(backend(), context, spec_, n_,
-                                                                 pointers_);
-    }
-
- private:
-    [[noreturn]] void refuse(const Argument& argument, const char* expected) const {
-        fail(kernel_.name + ": " + argument.name, expected);
-    }
-
-    const KernelInfo& kernel_;
-    Spec spec_;
-    int64_t n_;
-    bool float64_;
-    std::vector<Count> counts_;
-    size_t taken_ = 0;
-    int64_t elements_ = 0;
-    void* pointers_[kMostArguments];
-};
-
-bool is_float64(const std::string& dtype) {
-    expect(dtype == "float64" || dtype == "float32", "dtype", "float32 or float64");
-    return dtype == "float64";
-}
-
-// What is in a list or tuple, item by item, without making an object of each look.
-template <class F>
-void for_each(const py::object& items, F f) {
-    const auto fast =
-        py::reinterpret_steal<py::object>(PySequence_Fast(items.ptr(), "expected a sequence"));
-    if (!fast) throw py::error_already_set();
-    PyObject* const* item = PySequence_Fast_ITEMS(fast.ptr());
-    const py::ssize_t count = PySequence_Fast_GET_SIZE(fast.ptr());
-    for (py::ssize_t k = 0; k < count; ++k) f(py::handle(item[k]));
-}
 
 // An array of this shape, its contents undefined.
 py::object shaped_array(py::handle shape, bool float64) {

@@ -18,7 +18,9 @@ PYBIND11_MODULE(_core, m) {
     convkit::bind_replay(m);
     convkit::bind_program(m);
     convkit::bind_prepared(m);
-    m.attr("cuda_built") = false;
+    convkit::bind_device(m);
+    convkit::bind_device_program(m);
+    convkit::bind_stretch(m);
 
     if (const char* name = std::getenv("CONVKIT_BACKEND"); name && *name) {
         try {

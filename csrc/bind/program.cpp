@@ -144,6 +144,8 @@ const Program& program_to_prepare(py::handle object) {
     return bound.program();
 }
 
+const Program& program_in(py::handle object) { return object.cast<BoundProgram&>().program(); }
+
 void bind_program(py::module_& m) {
     py::class_<BoundProgram>(m, "Program",
                              "Kernel calls in a fixed order over fed arrays, state and an arena.")

@@ -5,6 +5,7 @@
 #include "array.h"
 #include "backend.h"
 #include "bind.h"
+#include "device.h"
 #include "threads.h"
 
 namespace convkit {
@@ -149,9 +150,8 @@ bool Recipe::may_write(const GivenArrays& given) const {
     return true;
 }
 
-bool Recipe::run_steps(PyObject* const* arrays) const {
+bool Recipe::run_steps(const KernelTable& table, PyObject* const* arrays) const {
     const Context context{num_threads()};
-    const KernelTable& table = backend();
     for (const Step& step : steps_) {
         void* pointers[kMostArguments];
         for (size_t k = 0; k < step.arguments.size(); ++k) {
@@ -172,7 +172,8 @@ bool Recipe::run_steps(PyObject* const* arrays) const {
 }
 
 py::object Recipe::run(const GivenArrays& given) const {
-    if (!written_.empty() && !may_write(given)) return {};
+    const KernelTable& table = backend();
+    if (device_of(table) || (!written_.empty() && !may_write(given))) return {};
     Held held;
     for (size_t i = 0; i < given.count; ++i)
         held.take(py::reinterpret_borrow<py::object>(given.items[i]));
@@ -181,7 +182,7 @@ py::object Recipe::run(const GivenArrays& given) const {
     {
         std::optional<py::gil_scoped_release> release;
         if (worth_releasing_) release.emplace();
-        if (!run_steps(held.items)) return {};
+        if (!run_steps(table, held.items)) return {};
     }
 
     const auto result = [&](size_t i) {

@@ -66,7 +66,7 @@ class Recipe {
 
     // The result for arrays of the shapes and dtypes that the recipe was made for; null where these
     // arrays take a look by the op itself: one to be written to is read-only or overlaps another, a
-    // label is none.
+    // label is none; or where a device's kernels are in use, which need them elsewhere.
     pybind11::object run(const GivenArrays& given) const;
 
  private:
@@ -84,7 +84,7 @@ class Recipe {
     };
 
     bool may_write(const GivenArrays& given) const;
-    bool run_steps(PyObject* const* arrays) const;
+    bool run_steps(const KernelTable& table, PyObject* const* arrays) const;
 
     std::vector<Made> made_;
     std::vector<Step> steps_;

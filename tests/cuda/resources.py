@@ -1,0 +1,167 @@
+"""What nvcc makes of the CUDA kernels: registers, shared memory and spills of each.
+
+    python tests/cuda/resources.py [--all]
+
+Compiles every source of csrc/cuda for the oldest and the newest architecture of the default list
+that this nvcc knows, and fails on a warning or on more bytes of spills than spills.txt allows.
+Prints the kernels that spill, and with `--all` every one. Does nothing where there is no nvcc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ROOT / "csrc" / "cuda"
+BUDGET = Path(__file__).with_name("spills.txt")
+
+ENTRY = re.compile(r"Compiling entry function '(.+)' for 'sm_\d+'")
+SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+USED = re.compile(r"Used (\d+) registers")
+SHARED = re.compile(r"(\d+) bytes smem")
+NAMESPACES = re.compile(r"\(anonymous namespace\)::|_GLOBAL__N__\w+::|convkit::|cuda::")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    source: str
+    architecture: int
+    name: str  # demangled, without namespaces and parameters
+    registers: int
+    shared: int  # bytes, static
+    stack: int  # bytes per thread
+    spills: int  # bytes stored and loaded, per thread
+
+
+def architectures(nvcc: str) -> list[int]:
+    """The oldest and the newest of CMake's default list that this nvcc knows."""
+    listed = re.search(
+        r"set\(DEFAULT_ARCHITECTURES ([\d ]+)\)", (SOURCES / "CMakeLists.txt").read_text()
+    )
+    assert listed is not None
+    printed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
+    known = {int(number) for number in re.findall(r"compute_(\d+)", printed.stdout)}
+    wanted = sorted(known.intersection(int(number) for number in listed[1].split()))
+    return sorted({wanted[0], wanted[-1]})
+
+
+def demangled(text: str) -> str:
+    """ptxas's report with readable names, where there is something that can demangle them."""
+    for tool in ("cu++filt", "c++filt"):
+        if shutil.which(tool):
+            return subprocess.run(
+                [tool], input=text, capture_output=True, text=True, check=True
+            ).stdout
+    return text
+
+
+def short(name: str) -> str:
+    """The name of a function as it is written in its source."""
+    depth, end = 0, len(name)
+    for i, letter in enumerate(name):
+        depth += (letter in "<") - (letter in ">")
+        if letter == "(" and depth == 0 and not name.startswith("(anonymous", i):
+            end = i
+            break
+    name = re.sub(
+        r"\(anonymous namespace\)::|<unnamed>::|_GLOBAL__N__\w+::|convkit::|cuda::", "", name[:end]
+    )
+    return name.removeprefix("void ").strip()
+
+
+def kernels(source: str, architecture: int, report: str) -> Iterator[Kernel]:
+    """The kernels that a report of ptxas is about."""
+    name, stack, spills = "", 0, 0
+    for line in report.splitlines():
+        if found := ENTRY.search(line):
+            name, stack, spills = found[1], 0, 0
+        elif found := SPILLS.search(line):
+            stack, spills = int(found[1]), int(found[2]) + int(found[3])
+        elif name and (found := USED.search(line)):
+            shared = SHARED.search(line)
+            size = int(shared[1]) if shared else 0
+            yield Kernel(source, architecture, short(name), int(found[1]), size, stack, spills)
+            name = ""
+
+
+def compiled(nvcc: str, source: Path, architecture: int, folder: Path) -> list[Kernel]:
+    """Compiles one source for one architecture. RuntimeError where nvcc fails or warns."""
+    command = [
+        *(nvcc, "-std=c++17", "-O3", f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v"),
+        *("-Werror", "all-warnings", f"-I{ROOT / 'csrc'}", f"-I{SOURCES}", str(source)),
+        *("-o", str(folder / f"{source.stem}_{architecture}.cubin")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{source.name}, sm_{architecture}:\n{done.stdout}{done.stderr}")
+    return list(kernels(source.name, architecture, demangled(done.stdout + done.stderr)))
+
+
+def budget() -> dict[tuple[int, str], int]:
+    """Bytes of spills that are allowed, by architecture and name."""
+    allowed = {}
+    for line in BUDGET.read_text().splitlines():
+        if line and not line.startswith("#"):
+            architecture, size, name = line.split(maxsplit=2)
+            allowed[int(architecture), name] = int(size)
+    return allowed
+
+
+def table(found: Sequence[Kernel]) -> str:
+    """A line for each kernel."""
+    lines = ["source          sm registers  shared  stack  spills  kernel"]
+    for k in found:
+        lines.append(
+            f"{k.source:<14} {k.architecture:>3} {k.registers:>9} {k.shared:>7} {k.stack:>6} "
+            f"{k.spills:>7}  {k.name}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Registers, shared memory and spills of kernels.")
+    parser.add_argument("--all", action="store_true", help="print every kernel")
+    arguments = parser.parse_args()
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        print("resources: no nvcc here, nothing was compiled")
+        return 0
+    work = [(path, a) for a in architectures(nvcc) for path in sorted(SOURCES.glob("*.cu"))]
+    failed = False
+    found: list[Kernel] = []
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(compiled, nvcc, path, a, Path(folder)) for path, a in work]
+        for job in jobs:
+            try:
+                found += job.result()
+            except RuntimeError as error:
+                failed = True
+                print(error)
+    allowed = budget()
+    over = [k for k in found if k.spills > allowed.get((k.architecture, k.name), 0)]
+    shown = found if arguments.all else [k for k in found if k.spills]
+    if shown:
+        print(table(shown))
+    for kernel in over:
+        print(
+            f"resources: {kernel.name} (sm_{kernel.architecture}): expected at most "
+            f"{allowed.get((kernel.architecture, kernel.name), 0)} bytes of spills, got "
+            f"{kernel.spills}"
+        )
+    most = max((k.registers for k in found), default=0)
+    print(f"resources: {len(found)} kernels, at most {most} registers, {len(over)} over budget")
+    return int(failed or bool(over))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
