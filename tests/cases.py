@@ -142,6 +142,8 @@ CONV2D_LARGE = [
     conv("large_depthwise", (8, 48, 47, 32), (5, 5, 1, 32), groups=32, strides=2),
     conv("large_few_filters", (3, 61, 64, 3), (5, 5, 3, 6), padding="same"),
     conv("large_one_sample", (1, 61, 64, 17), (5, 5, 17, 24)),
+    conv("large_depth", (1, 9, 9, 132), (3, 3, 132, 64)),
+    conv("large_depth_many_pixels", (25, 15, 15, 115), (3, 3, 115, 32)),
 ]
 
 # ---- pooling -----------------------------------------------------------------------------------

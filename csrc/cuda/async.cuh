@@ -62,16 +62,16 @@ class BulkCopies {
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     }
 
-    // By all threads. Whether it is done so, by one of them: numbers of 4 bytes in multiples of 4, both 16-byte
-    // aligned.
+    // By all threads. Whether it is done so, by one of them: numbers of 4 bytes in multiples of 4,
+    // both 16-byte aligned.
     __device__ bool begin(float* to, const float* from, int count) const {
         if (count % 4 != 0 || reinterpret_cast<uintptr_t>(from) % 16 != 0) return false;
         if (count == 0 || threadIdx.x != 0) return true;
         const unsigned bytes = static_cast<unsigned>(count) * 4;
-        asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(
-                         address(barrier_)),
-                     "r"(bytes)
-                     : "memory");
+        asm volatile(
+            "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(address(barrier_)),
+            "r"(bytes)
+            : "memory");
         asm volatile(
             "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
             "[%3];" ::"r"(address(to)),

@@ -11,7 +11,8 @@
 //
 // Three ways: few filters, conv_direct.cuh; a channel for each group, conv_depthwise.cuh; all else,
 // products of matrices, conv_products.cuh. The way, and with it the order of additions in y and dx,
-// depends on the geometry alone, so that samples do not depend on their number.
+// depends on the geometry alone, so that samples do not depend on their number. Only products go
+// through tensor cores, where the queue's precision asks for these.
 #include <algorithm>
 
 #include "conv_depthwise.cuh"
@@ -237,7 +238,7 @@ void with_kernel_tile(Precision precision, const Area& area, int64_t parts, F f)
     };
     if constexpr (std::is_same<T, float>::value) {
         using S = TensorTiles;
-        if (on_tensor_cores<T>(precision)) return choose(S::Large(), 64, S::Middle(), S::Team());
+        if (precision != Precision::kFloat32) return choose(S::Large(), 64, S::Middle(), S::Team());
     }
     using S = ProductTiles<T>;
     choose(typename S::Deep(), 32, typename S::Middle(), typename S::Team());

@@ -503,11 +503,6 @@ struct TensorTiles {
     using Large = TensorTile<Tile<128, 128, 16, 8, 8, 1, 1>>;
 };
 
-template <class T>
-bool on_tensor_cores(Precision precision) {
-    return std::is_same<T, float>::value && precision != Precision::kFloat32;
-}
-
 constexpr int64_t kSlice = 1024;     // k's of a slice at most, where nothing else asks for fewer
 constexpr int64_t kLeastSlice = 64;  // worth the work of adding it to others
 
@@ -554,7 +549,7 @@ void with_tile(Precision precision, const Area& area, int64_t parts, F f) {
     };
     if constexpr (std::is_same<T, float>::value) {
         using Tensor = TensorTiles;
-        if (on_tensor_cores<T>(precision)) {
+        if (precision != Precision::kFloat32) {
             if (cost(Tensor::Large(), 1.0) <= cost(Tensor::Middle(), 0.6))
                 return f(Tensor::Large());
             return f(Tensor::Middle());
@@ -577,7 +572,7 @@ void with_tile(Precision precision, const Area& area, int64_t parts, F f) {
 template <class T, class F>
 void with_team(Precision precision, F f) {
     if constexpr (std::is_same<T, float>::value) {
-        if (on_tensor_cores<T>(precision)) return f(TensorTiles::Team());
+        if (precision != Precision::kFloat32) return f(TensorTiles::Team());
     }
     f(typename ProductTiles<T>::Team());
 }

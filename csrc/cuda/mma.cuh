@@ -19,7 +19,7 @@
 
 #include "launch.cuh"
 
-// Where this code is for a GPU that has them. (The host, which asks too, runs none of it.)
+// Not where device code is for a GPU that has none.
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 #define CONVKIT_TENSOR_CORES
 #endif

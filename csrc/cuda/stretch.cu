@@ -23,26 +23,32 @@ struct StretchJob {
     const char* table;
     int32_t table_words, once, stages, nodes;  // words of 16 bytes
     int32_t copies_at;                         // BulkCopies in shared memory, in numbers
-    const Clerk* clerk;                // of the block behind the others; may be null
+    const Clerk* clerk;                        // of the block behind the others; may be null
     float* slots;
     int64_t slot_floats;
     int64_t batch, blocks, first;
     const int64_t* cursor;  // may be null
 };
 
-__device__ void stage(const StretchNode& node, const BulkCopies& copies) {
+// Copies that threads begin.
+__device__ void stage_by_threads(const StretchNode& node) {
     const int count = shape_of<FlatShape>(node).size;
     const auto* const from = reinterpret_cast<const float*>(node.memory[0]);
     float* const to = values_of(node, 0);
-    if (copies.begin(to, from, count)) {
-        // by the copy engine
-    } else if (count % 4 == 0 && reinterpret_cast<uintptr_t>(from) % kVectorBytes == 0) {
+    if (count % 4 == 0 && reinterpret_cast<uintptr_t>(from) % kVectorBytes == 0) {
         for (int i = static_cast<int>(threadIdx.x) * 4; i < count; i += kStretchThreads * 4)
             copy_async<4>(to + i, from + i);
     } else {
         for (int i = static_cast<int>(threadIdx.x); i < count; i += kStretchThreads)
             copy_async<1>(to + i, from + i);
     }
+}
+
+// As many as can be by the copy engine, the others by threads.
+__device__ void stage(const StretchNode& node, const BulkCopies& copies) {
+    const bool begun = copies.begin(values_of(node, 0), reinterpret_cast<float*>(node.memory[0]),
+                                    shape_of<FlatShape>(node).size);
+    if (!begun) stage_by_threads(node);
     if (node.by_row) end_group();
 }
 
@@ -132,15 +138,15 @@ __global__ void __launch_bounds__(kStretchThreads, 1) stretch_kernel(StretchJob 
         if (nodes[k].op == kPack) {
             pack_weights(nodes[k]);
         } else {
-            stage(nodes[k], copies);
+            stage_by_threads(nodes[k]);
+            if (nodes[k].by_row) end_group();
         }
     }
     const int64_t block = blockIdx.x;
     const int64_t begin = block * job.batch / job.blocks;
     const int64_t end = (block + 1) * job.batch / job.blocks;
     for (int64_t i = begin; i < end; ++i) {
-        const Sample sample{i,     row + i,         job.batch, block,
-                            job.slot_floats, job.slots, i == begin};
+        const Sample sample{i, row + i, job.batch, block, job.slot_floats, job.slots, i == begin};
         for (int k = 0; k < job.stages; ++k) stage(stages[k], copies);
         copies.end_round();
         for (int k = 0; k < job.nodes; ++k) {
@@ -169,8 +175,9 @@ class CudaStretch final : public Stretch {
 #endif
         check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, device),
               "the number of multiprocessors");
-        memory_ = static_cast<char*>(library_.allocate(device, static_cast<size_t>(device_bytes())));
-        for (const StretchTables::Pointer& pointer : tables_.pointers) {
+        memory_ =
+            static_cast<char*>(library_.allocate(device, static_cast<size_t>(device_bytes())));
+        for (const TablePointer& pointer : tables_.pointers) {
             if (pointer.value < 0) set(pointer, memory_ + table_bytes_);
         }
     }
@@ -179,7 +186,7 @@ class CudaStretch final : public Stretch {
     void bind(int value, void* memory) override {
         if (reinterpret_cast<uintptr_t>(memory) % kVectorBytes != 0)
             throw std::invalid_argument("stretch: expected memory that is 16-byte aligned");
-        for (const StretchTables::Pointer& pointer : tables_.pointers) {
+        for (const TablePointer& pointer : tables_.pointers) {
             if (pointer.value != value) continue;
             set(pointer, static_cast<char*>(memory));
             dirty_ = true;
@@ -228,7 +235,7 @@ class CudaStretch final : public Stretch {
     int64_t device_bytes() const override { return table_bytes_ + tables_.memory_bytes; }
 
  private:
-    void set(const StretchTables::Pointer& pointer, char* memory) {
+    void set(const TablePointer& pointer, char* memory) {
         char* const to = memory ? memory + pointer.offset : nullptr;
         std::memcpy(tables_.bytes.data() + pointer.at, &to, sizeof to);
     }
@@ -236,7 +243,7 @@ class CudaStretch final : public Stretch {
     // The tables, where pointers in them changed.
     void upload(Queue& queue) {
         if (!dirty_) return;
-        for (const StretchTables::Pointer& pointer : tables_.pointers) {
+        for (const TablePointer& pointer : tables_.pointers) {
             char* there = nullptr;
             std::memcpy(&there, tables_.bytes.data() + pointer.at, sizeof there);
             if (!there)

@@ -99,9 +99,10 @@ __device__ void slide(const SlideShape& s, const float* x, const float* packed, 
         const int packed_step = s.groups * kWidth * kPacked;
         float sum[kPixels][kFilters] = {};
         for (int channel = first_channel; channel < s.channels; channel += s.channel_parts) {
-            const float* from = x + (above + begin) * s.row_pitch + column * s.pixel_pitch + channel;
-            const float* weights = packed + (begin * s.channels + channel) * packed_step +
-                                   group * kWidth * kPacked;
+            const float* from =
+                x + (above + begin) * s.row_pitch + column * s.pixel_pitch + channel;
+            const float* weights =
+                packed + (begin * s.channels + channel) * packed_step + group * kWidth * kPacked;
             for (int h = begin; h < end; h += s.row_parts) {
                 float pixel[kReach];
                 CONVKIT_UNROLL
@@ -120,8 +121,8 @@ __device__ void slide(const SlideShape& s, const float* x, const float* packed, 
                 weights += s.row_parts * s.channels * packed_step;
             }
         }
-        float* const to = y + part * s.part + (row * s.out_width + column) * s.filter_pitch +
-                          group * kFilters;
+        float* const to =
+            y + part * s.part + (row * s.out_width + column) * s.filter_pitch + group * kFilters;
         CONVKIT_UNROLL
         for (int p = 0; p < kPixels; ++p) {
             if (column + p < strip * kPixels) continue;
@@ -233,8 +234,8 @@ __device__ inline void finish_convolution(const PoolingShape& s, const float* z,
         int at = 0;
         for (int a = 0; a < s.pool_height; ++a) {
             for (int b = 0; b < s.pool_width; ++b) {
-                const int pixel = (p.row * s.pool_height + a) * s.out_width +
-                                  p.column * s.pool_width + b;
+                const int pixel =
+                    (p.row * s.pool_height + a) * s.out_width + p.column * s.pool_width + b;
                 const float v =
                     sum_of_parts(z + pixel * s.filter_pitch + p.channel, s.parts, s.part) + shift;
                 const int number = a * s.pool_width + b;
@@ -281,8 +282,9 @@ __device__ inline void unpool(const StretchNode& node) {
         const Pixel p = s.pooled.at(i);
         const float gradient = activate_backward(kind, s.slope, dy[i], y[i]);
         const int winner = mask[i];
-        float* const to = dz + (p.row * s.pool_height * s.out_width + p.column * s.pool_width) *
-                                   s.channels + p.channel;
+        float* const to =
+            dz + (p.row * s.pool_height * s.out_width + p.column * s.pool_width) * s.channels +
+            p.channel;
         for (int a = 0; a < s.pool_height; ++a)
             for (int b = 0; b < s.pool_width; ++b)
                 to[a * line + b * s.channels] = a * s.pool_width + b == winner ? gradient : 0.0f;
@@ -325,8 +327,7 @@ __device__ void slide_over_pixels(const KernelShape& s, const float* x, const fl
             const int column = s.by_segments.remainder(segment) * kPixels;
             const int from_row = row - s.top + h;
             if (from_row < 0 || from_row >= s.height) continue;
-            const float* const from =
-                x + from_row * s.row_pitch + column * s.pixel_pitch + channel;
+            const float* const from = x + from_row * s.row_pitch + column * s.pixel_pitch + channel;
             const float* const gradients = dy + (row * s.out_width + column) * s.filters + filter;
             float pixel[kPixels + kWidth - 1];
             CONVKIT_UNROLL
@@ -348,8 +349,7 @@ __device__ void slide_over_pixels(const KernelShape& s, const float* x, const fl
                 CONVKIT_UNROLL
                 for (int w = 0; w < kWidth; ++w) {
                     CONVKIT_UNROLL
-                    for (int f = 0; f < kFilters; ++f)
-                        sum[w][f] += pixel[p + w] * gradient[f];
+                    for (int f = 0; f < kFilters; ++f) sum[w][f] += pixel[p + w] * gradient[f];
                 }
             }
         }
@@ -410,8 +410,15 @@ __device__ inline void put_sums(int size, const float* sums, int parts, bool fre
 // ---- nodes --------------------------------------------------------------------------------------
 
 // A template for each size that networks have: columns of the kernel, pixels, filters.
-#define CONVKIT_SLIDES(X)                                                                         \
-    X(3, 2, 3) X(3, 4, 3) X(3, 5, 3) X(3, 7, 3) X(3, 2, 4) X(3, 4, 4) X(3, 5, 4) X(3, 7, 4)       \
+#define CONVKIT_SLIDES(X) \
+    X(3, 2, 3)            \
+    X(3, 4, 3)            \
+    X(3, 5, 3)            \
+    X(3, 7, 3)            \
+    X(3, 2, 4)            \
+    X(3, 4, 4)            \
+    X(3, 5, 4)            \
+    X(3, 7, 4)            \
     X(5, 2, 3) X(5, 4, 3) X(5, 5, 3) X(5, 7, 3) X(5, 2, 4) X(5, 4, 4) X(5, 5, 4) X(5, 7, 4)
 
 CONVKIT_ANYWHERE constexpr int slide_kind(int width, int pixels, int filters) {
@@ -421,8 +428,8 @@ CONVKIT_ANYWHERE constexpr int slide_kind(int width, int pixels, int filters) {
 __device__ inline void slide_any(const SlideShape& s, const float* x, const float* packed,
                                  float* y) {
     switch (s.kind) {
-#define CONVKIT_CASE(w, p, f)     \
-    case slide_kind(w, p, f):     \
+#define CONVKIT_CASE(w, p, f) \
+    case slide_kind(w, p, f): \
         return slide<w, p, f>(s, x, packed, y);
         CONVKIT_SLIDES(CONVKIT_CASE)
 #undef CONVKIT_CASE
@@ -432,8 +439,8 @@ __device__ inline void slide_any(const SlideShape& s, const float* x, const floa
 __device__ inline void slide_over_any(const KernelShape& s, const float* x, const float* dy,
                                       float* sums) {
     switch (s.kind) {
-#define CONVKIT_CASE(w, p, f)     \
-    case slide_kind(w, p, f):     \
+#define CONVKIT_CASE(w, p, f) \
+    case slide_kind(w, p, f): \
         return slide_over_pixels<w, p, f>(s, x, dy, sums);
         CONVKIT_SLIDES(CONVKIT_CASE)
 #undef CONVKIT_CASE

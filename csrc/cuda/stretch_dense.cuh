@@ -120,7 +120,8 @@ __device__ void dense_rows(const DenseShape& s, const float* dy, const float* fa
 
 __device__ inline void dense_backward_input_of(const StretchNode& node) {
     const DenseShape& s = shape_of<DenseShape>(node);
-    const float *const dy = values_of(node, kDenseX), *const staged = values_of(node, kDenseWeights);
+    const float *const dy = values_of(node, kDenseX), *const staged =
+                                                          values_of(node, kDenseWeights);
     const auto* const far = reinterpret_cast<const float*>(node.memory[0]);
     float* const dx = values_of(node, kDenseY);
     const bool kept = s.rows == 1 && s.units <= s.width * kRowTeam * kKeptVectors;

@@ -26,10 +26,10 @@ struct StretchNode {
     int32_t shape;        // where its struct of sizes is in the table, in bytes
     int32_t at[kPlaces];  // arguments in shared memory, in numbers of 4 bytes; -1: none
     int32_t waits;
-    int32_t by_row;       // memory[0] moves on with the rows of what is fed, not with the batch;
-                          // of what is staged: it is the last of a group
-    int64_t row_bytes;    // of memory[0], and where it has rows, of memory[1]
-    char* memory[2];      // of the device
+    int32_t by_row;     // memory[0] moves on with the rows of what is fed, not with the batch;
+                        // of what is staged: it is the last of a group
+    int64_t row_bytes;  // of memory[0], and where it has rows, of memory[1]
+    char* memory[2];    // of the device
 };
 
 // The sample in work.

@@ -94,8 +94,8 @@ __device__ inline bool run_rows(const StretchNode& node) {
             return true;
         case K::binary_crossentropy:
             if (logits) {
-                each_row(s, MeanOfTerms<float, BinaryCrossentropyFromLogits<float>>{a[0], a[1],
-                                                                                    a[2]});
+                each_row(s,
+                         MeanOfTerms<float, BinaryCrossentropyFromLogits<float>>{a[0], a[1], a[2]});
             } else {
                 each_row(s, MeanOfTerms<float, BinaryCrossentropy<float>>{a[0], a[1], a[2]});
             }
@@ -105,23 +105,23 @@ __device__ inline bool run_rows(const StretchNode& node) {
                 each_row(s, MeanOfTermsBackward<float, BinaryCrossentropyFromLogits<float>>{
                                 a[0], a[1], a[2], a[3], a[4]});
             } else {
-                each_row(s, MeanOfTermsBackward<float, BinaryCrossentropy<float>>{
-                                a[0], a[1], a[2], a[3], a[4]});
+                each_row(s, MeanOfTermsBackward<float, BinaryCrossentropy<float>>{a[0], a[1], a[2],
+                                                                                  a[3], a[4]});
             }
             return true;
         case K::mean_squared_error:
             each_row(s, MeanOfTerms<float, SquaredError<float>>{a[0], a[1], a[2]});
             return true;
         case K::mean_squared_error_backward:
-            each_row(s, MeanOfTermsBackward<float, SquaredError<float>>{a[0], a[1], a[2], a[3],
-                                                                        a[4]});
+            each_row(s,
+                     MeanOfTermsBackward<float, SquaredError<float>>{a[0], a[1], a[2], a[3], a[4]});
             return true;
         case K::mean_absolute_error:
             each_row(s, MeanOfTerms<float, AbsoluteError<float>>{a[0], a[1], a[2]});
             return true;
         case K::mean_absolute_error_backward:
-            each_row(s, MeanOfTermsBackward<float, AbsoluteError<float>>{a[0], a[1], a[2], a[3],
-                                                                         a[4]});
+            each_row(
+                s, MeanOfTermsBackward<float, AbsoluteError<float>>{a[0], a[1], a[2], a[3], a[4]});
             return true;
         case K::softmax_crossentropy:
             each_row(s, SoftmaxAndLoss<float, float>{a[0], a[1], a[2], a[3], logits});

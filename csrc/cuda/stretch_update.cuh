@@ -22,7 +22,7 @@ enum RuleKind : int32_t { kSgdRule, kNesterovRule, kAdamRule };
 struct Rule {
     int32_t kind;
     float momentum, rest_1, rest_2, epsilon;
-    const float* rate;  // sgd: the learning rate; adam: alpha, made by the stretch
+    const float* rate;                  // sgd: the learning rate; adam: alpha, made by the stretch
     float *first, *second, *parameter;  // m or velocity, v; may be null
 };
 
@@ -67,9 +67,9 @@ __device__ inline void do_beside(const Clerk& clerk) {
     if (static_cast<int>(threadIdx.x) >= clerk.alphas) return;
     const Alpha& alpha = clerk.alpha[threadIdx.x];
     const double step = static_cast<double>(*alpha.step);
-    *alpha.rate = static_cast<float>(static_cast<double>(*alpha.learning_rate) *
-                                     ::sqrt(1 - ::pow(alpha.beta_2, step)) /
-                                     (1 - ::pow(alpha.beta_1, step)));
+    *alpha.rate =
+        static_cast<float>(static_cast<double>(*alpha.learning_rate) *
+                           ::sqrt(1 - ::pow(alpha.beta_2, step)) / (1 - ::pow(alpha.beta_1, step)));
 }
 
 struct UpdateJob {
@@ -157,8 +157,8 @@ __device__ inline void update_by_product(const UpdateTask& task, const UpdateJob
             __syncthreads();
             const int begin = warp * kRowsOfWarp;
             const int64_t left = rows - row;
-            const int end = left < begin + kRowsOfWarp ? static_cast<int>(left)
-                                                       : begin + kRowsOfWarp;
+            const int end =
+                left < begin + kRowsOfWarp ? static_cast<int>(left) : begin + kRowsOfWarp;
             for (int r = begin; r < end; ++r) {
                 const auto x = load_vector<float, 4>(xs + r * kTileInputs + first_input);
                 const auto g = load_vector<float, 4>(gradients + r * kTileUnits + first_unit);
@@ -176,8 +176,8 @@ __device__ inline void update_by_product(const UpdateTask& task, const UpdateJob
         Vector<float, 4> values;
         CONVKIT_UNROLL
         for (int u = 0; u < 4; ++u) values.value[u] = sum[i][u];
-        store_vector<float, 4>(memory + warp * kTileWeights + (first_input + i) * kTileUnits + first_unit,
-                               values);
+        store_vector<float, 4>(
+            memory + warp * kTileWeights + (first_input + i) * kTileUnits + first_unit, values);
     }
     __syncthreads();
     CONVKIT_UNROLL

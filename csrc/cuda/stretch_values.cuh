@@ -377,7 +377,8 @@ __device__ inline void average_pool_backward(const StretchNode& node) {
         const Pixel p = s.inputs.at(i);
         float sum = 0;
         for (int h = s.rows.first_window(p.row); h <= s.rows.last_window(p.row); ++h)
-            for (int w = s.columns.first_window(p.column); w <= s.columns.last_window(p.column); ++w)
+            for (int w = s.columns.first_window(p.column); w <= s.columns.last_window(p.column);
+                 ++w)
                 sum += dy[s.output(h, w, p.channel)] / s.divisor(h, w);
         dx[i] = sum;
     }
@@ -390,7 +391,9 @@ struct ScaleAxis {
     int32_t size, scale;
 
     __device__ int place(int out) const { return 2 * out + 1 - scale; }
-    __device__ int before(int out) const { return max((place(out) + 2 * scale) / (2 * scale) - 1, 0); }
+    __device__ int before(int out) const {
+        return max((place(out) + 2 * scale) / (2 * scale) - 1, 0);
+    }
     __device__ int behind(int out) const {
         return min((place(out) + 2 * scale) / (2 * scale), size - 1);
     }
@@ -445,10 +448,10 @@ __device__ inline void upsample(const StretchNode& node) {
         const int top = s.rows.before(p.row), bottom = s.rows.behind(p.row);
         const int left = s.columns.before(p.column), right = s.columns.behind(p.column);
         const float share = s.columns.share(p.column);
-        const float above = mixed(x[s.input(top, left, p.channel)],
-                                  x[s.input(top, right, p.channel)], share);
-        const float below = mixed(x[s.input(bottom, left, p.channel)],
-                                  x[s.input(bottom, right, p.channel)], share);
+        const float above =
+            mixed(x[s.input(top, left, p.channel)], x[s.input(top, right, p.channel)], share);
+        const float below =
+            mixed(x[s.input(bottom, left, p.channel)], x[s.input(bottom, right, p.channel)], share);
         y[i] = mixed(above, below, s.rows.share(p.row));
     }
 }
