@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 import report
-from driver import Result, add_options, add_peak_option, note, run_with_peak
-from engines import PREDICTORS
+from driver import Result, add_options, add_peak_option, note, parse, run_with_peak
+from engines import CUDA_PREDICTORS, PREDICTORS
 from networks import NETWORKS
 
 HEAD = (
@@ -17,6 +17,8 @@ HEAD = (
     "time",
     "spread",
     "ratio",
+    "queued",
+    "its ratio",
     "of peak",
     "images/s",
     "in pieces of",
@@ -29,9 +31,9 @@ def main() -> None:
     parser.add_argument("--network", choices=NETWORKS, nargs="+", default=["lenet"])
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 256, 10_000])
     parser.add_argument("--seconds", type=float, default=0.3, help="per round and batch size")
-    add_options(parser, PREDICTORS)
+    add_options(parser, PREDICTORS, CUDA_PREDICTORS)
     add_peak_option(parser)
-    arguments = parser.parse_args()
+    arguments = parse(parser)
 
     results: list[Result] = []
     rows: list[dict[str, Any]] = []
@@ -50,14 +52,16 @@ def main() -> None:
     if not rows:
         raise SystemExit("no engine could run")
     names = ", ".join(arguments.network)
-    text = report.table(HEAD, [_cells(row) for row in rows])
+    hide = report.hidden(arguments)
+    text = report.table(HEAD, [_cells(row) for row in rows], hide or ("queued", "its ratio"))
+    how = "wall time from and to the GPU's memory" if hide else report.peak(peaks)
     report.publish(
         "infer",
-        f"{names}, inference; median of {arguments.rounds} rounds; {report.peak(peaks)}",
+        f"{names}, inference; median of {arguments.rounds} rounds; {how}",
         arguments,
         results,
         rows,
-        text + report.against_best_peer(rows),
+        text + report.against_best_peer(rows, hide),
         report.bars(rows, "milliseconds"),
     )
 
@@ -68,7 +72,10 @@ def _rows(
     rows = []
     for item, batch in enumerate(batches):
         for result in results:
-            seconds = result.medians()[item]
+            medians, first = result.medians(), results[0].medians()
+            seconds = medians[item]
+            # On a GPU the second half is of calls among many, of which the last is waited for.
+            queued = item + len(batches) if len(medians) > len(batches) else item
             rows.append(
                 {
                     "network": network,
@@ -77,7 +84,9 @@ def _rows(
                     "seconds": seconds,
                     "rounds": [seconds[item] for seconds in result.seconds],
                     "spread": result.spread(item),
-                    "ratio": seconds / results[0].medians()[item],
+                    "ratio": seconds / first[item],
+                    "queued": medians[queued],
+                    "queued_ratio": medians[queued] / first[queued],
                     "share": NETWORKS[network].multiply_adds() * batch / seconds / peak,
                     "piece": result.set_up["pieces"][item],
                 }
@@ -93,6 +102,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
         report.duration(row["seconds"]),
         f"{row['spread']:.0%}",
         f"{row['ratio']:.2f}",
+        report.duration(row["queued"]),
+        f"{row['queued_ratio']:.2f}",
         f"{row['share']:.1%}",
         f"{row['batch'] / row['seconds']:,.0f}",
         f"{row['piece']:,}",

@@ -11,9 +11,11 @@ import argparse
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import gpu_ops
 import report
-from driver import Result, add_options, run_engines
-from engines import ENGINES, OPERATORS, OWN
+from driver import Result, add_options, parse, run_engines
+from engines import CUDA_OPERATORS, ENGINES, OPERATORS, OWN
+from gpu_cases import ROOMS
 from op_cases import BATCHES, Case, cases
 
 if TYPE_CHECKING:
@@ -65,12 +67,20 @@ def main() -> None:
         "--quick", action="store_true", help=f"batch {QUICK_BATCHES[0]} only, 5 ms per case"
     )
     parser.add_argument("--peers", action="store_true", help="PyTorch, JAX and TensorFlow too")
-    add_options(parser, OPERATORS)
-    parser.set_defaults(engines=None)
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--room", nargs="+", choices=ROOMS, default=ROOMS, help="on a GPU: see gpu_cases.py"
+    )
+    parser.add_argument(
+        "--scale", type=int, default=1, help="on a GPU: batches are divided by this"
+    )
+    add_options(parser, OPERATORS, CUDA_OPERATORS)
+    arguments = parse(parser)
+    if arguments.device != "cpu":
+        gpu_ops.measure(arguments)
+        return
     if arguments.quick:
         arguments.batch_size, arguments.seconds = QUICK_BATCHES, 0.005
-    names = arguments.engines or (OPERATORS if arguments.peers else OWN)
+    names = OWN if arguments.all_engines and not arguments.peers else arguments.engines
 
     settings = {
         "batches": arguments.batch_size,

@@ -14,7 +14,7 @@ from typing import Any
 
 import report
 from data import describe_data
-from driver import HERE, SETTLE_SECONDS, Result, add_options, environment, interpreter, note
+from driver import HERE, SETTLE_SECONDS, Result, add_options, environment, interpreter, note, parse
 from engines import TRAINERS
 from networks import NETWORKS
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="images in an epoch (default: the network's)")
     add_options(parser, TRAINERS)
     parser.set_defaults(engines=STARTERS)
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     network = NETWORKS[arguments.network]
     samples = arguments.samples or network.samples
 

@@ -45,6 +45,13 @@ LIMITS = {
         "XLA_FLAGS": "--xla_cpu_max_isa=AVX2 --xla_cpu_experimental_ynn_fusion_type=",
     },
 }
+# "emulated" is the processor in a GPU's place: it shows that a benchmark runs, not how fast.
+DEVICES = {
+    "cpu": {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"},
+    "cuda": {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+    "emulated": {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"},
+}
+THREADS = {"cpu": 2, "cuda": 4, "emulated": 2}
 UNLIMITED = ("onnxruntime",)  # goes by the processor alone
 
 
@@ -75,15 +82,16 @@ class Result:
 class Engine:
     """One engine's process, from its start to `close`."""
 
-    def __init__(self, name: str, task: str, python: str, threads: int, isa: str) -> None:
+    def __init__(self, name: str, task: str, python: str, arguments: argparse.Namespace) -> None:
+        threads, isa, device = arguments.threads, arguments.isa, arguments.device
         self.name = name
         self._task = task
         self._threads = threads
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed in close()
         self._process = subprocess.Popen(
-            [python, "-m", "engines.worker", name],
+            [python, "-m", "engines.worker", name, device],
             cwd=HERE,
-            env=environment(threads, isa) | (KEEP_MEMORY if task == "ops" else {}),
+            env=environment(threads, isa, device) | (KEEP_MEMORY if task == "ops" else {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -126,14 +134,13 @@ class Engine:
         return reply
 
 
-def environment(threads: int, isa: str) -> dict[str, str]:
-    """One number of threads, the CPU, and the same instructions for everybody."""
+def environment(threads: int, isa: str, device: str = "cpu") -> dict[str, str]:
+    """One number of threads, one device, and the same instructions for everybody."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
     return {
         **os.environ,
         **{name: str(threads) for name in names},
-        "CUDA_VISIBLE_DEVICES": "",
-        "JAX_PLATFORMS": "cpu",
+        **DEVICES[device],
         "TF_CPP_MIN_LOG_LEVEL": "3",
         **LIMITS[isa],
     }
@@ -157,6 +164,8 @@ def run_with_peak(
     The peak is `arguments.peak` where that is given, and NaN where it could not be measured.
     """
     jobs = [(name, task, settings) for name in names]
+    if arguments.device != "cpu":
+        return _run(jobs, arguments), math.nan
     if arguments.peak:
         return _run(jobs, arguments), arguments.peak * 1e9 / 2
     results = _run([*jobs, (PEAK, "peak", {"isa": arguments.isa})], arguments)
@@ -170,13 +179,13 @@ def _run(
 ) -> list[Result]:
     """Jobs are an engine's name, its task, and the task's settings."""
     running: dict[Engine, Result] = {}
-    threads, isa = arguments.threads, arguments.isa
+    isa = arguments.isa
     try:
         for name, task, settings in jobs:
             if isa != "native" and name in UNLIMITED:
                 note(f"{name}: left out, it cannot be limited to {isa}")
                 continue
-            engine = Engine(name, task, interpreter(name, arguments), threads, isa)
+            engine = Engine(name, task, interpreter(name, arguments), arguments)
             try:
                 running[engine] = engine.set_up(settings)
                 note(f"{name}: ready")
@@ -215,12 +224,26 @@ def interpreter(name: str, arguments: argparse.Namespace) -> str:
     return chosen.get(name) or (None if own else arguments.peers_python) or sys.executable
 
 
-def add_options(parser: argparse.ArgumentParser, engines: Sequence[str]) -> None:
-    """The options that all benchmarks share."""
+def add_options(
+    parser: argparse.ArgumentParser, engines: Sequence[str], on_gpu: Sequence[str] = ()
+) -> None:
+    """The options that all benchmarks share; `parse` reads them.
+
+    Args:
+        engines: on the processor.
+        on_gpu: on a GPU, for benchmarks that run there too.
+    """
+    parser.set_defaults(known=dict.fromkeys(DEVICES, on_gpu) | {"cpu": engines})
     parser.add_argument(
-        "--engines", nargs="+", choices=engines, default=list(engines), help="what to compare"
+        "--engines",
+        nargs="+",
+        choices=list(dict.fromkeys([*engines, *on_gpu])),
+        help="what to compare",
     )
-    parser.add_argument("--threads", type=int, default=2, help="threads per engine (default 2)")
+    parser.add_argument("--device", choices=DEVICES if on_gpu else ["cpu"], default="cpu")
+    parser.add_argument(
+        "--threads", type=int, help="threads per engine (default 2; 4 beside a GPU)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds to measure (default 5)")
     parser.add_argument(
         "--isa", choices=LIMITS, default="native", help="instructions that engines may use"
@@ -238,6 +261,19 @@ def add_options(parser: argparse.ArgumentParser, engines: Sequence[str]) -> None
         metavar="ENGINE=PATH",
         help="interpreter of one engine",
     )
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, with what hangs on the device filled in."""
+    arguments = parser.parse_args()
+    known = arguments.known[arguments.device]
+    arguments.all_engines = arguments.engines is None
+    for name in arguments.engines or ():
+        if name not in known:
+            parser.error(f"--engines: {name} does not run on {arguments.device}")
+    arguments.engines = arguments.engines or list(known)
+    arguments.threads = arguments.threads or THREADS[arguments.device]
+    return arguments
 
 
 def add_peak_option(parser: argparse.ArgumentParser) -> None:

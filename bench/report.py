@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import platform
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,36 @@ from typing import Any
 from driver import Result
 
 INSTRUCTION_SETS = ("avx512f", "avx2", "avx", "asimd")
+
+
+def machine(arguments: argparse.Namespace) -> str:
+    """The processor's line, and before it the GPU's where that is measured."""
+    line = hardware(arguments.threads, arguments.isa)
+    if arguments.device == "cpu":
+        return line
+    if arguments.device == "emulated":
+        return f"no GPU but its stand-in: times mean nothing; {line}"
+    return f"{gpu()}\n{line}"
+
+
+def gpu() -> str:
+    """Name, memory and driver of the first GPU, as the driver's own program says."""
+    command = [
+        "nvidia-smi",
+        "--query-gpu=name,memory.total,driver_version",
+        "--format=csv,noheader",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown GPU"
+    name, memory, driver = (part.strip() for part in done.stdout.splitlines()[0].split(","))
+    return f"{name}, {memory}, driver {driver}"
+
+
+def hidden(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Columns of the processor alone."""
+    return () if arguments.device == "cpu" else ("of peak", "in pieces of")
 
 
 def hardware(threads: int, isa: str) -> str:
@@ -35,9 +66,11 @@ def hardware(threads: int, isa: str) -> str:
     return f"{name}, {widest}, threads: {threads}, Python {platform.python_version()}"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its columns aligned: text to the left, numbers to the right."""
-    columns = list(zip(head, *rows, strict=True))
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], hide: Sequence[str] = ()) -> str:
+    """A Markdown table, its columns aligned: text to the left, numbers to the right; those whose
+    head is in `hide` are left out."""
+    columns = [column for column in zip(head, *rows, strict=True) if column[0] not in hide]
+    head, *rows = zip(*columns, strict=True)
     widths = [max(len(cell) for cell in column) for column in columns]
     numbers = [all(cell[:1] in "0123456789-" for cell in column[1:]) for column in columns]
 
@@ -95,7 +128,7 @@ def bars(rows: Sequence[dict[str, Any]], unit: str) -> Bars:
     )
 
 
-def against_best_peer(rows: Sequence[dict[str, Any]]) -> str:
+def against_best_peer(rows: Sequence[dict[str, Any]], hide: Sequence[str] = ()) -> str:
     """A second table: the first engine of each setting beside the fastest of the others."""
     cells = []
     for setting in dict.fromkeys(map(_setting, rows)):
@@ -118,7 +151,7 @@ def against_best_peer(rows: Sequence[dict[str, Any]]) -> str:
         return ""
     name = rows[0]["engine"]
     head = ("network", "batch", name, "of peak", "best peer", "its time", "of peak", "ratio")
-    return "\n\n" + table(head, cells)
+    return "\n\n" + table(head, cells, hide)
 
 
 def _setting(row: dict[str, Any]) -> tuple[str, int]:
@@ -144,21 +177,21 @@ def publish(
     bars: Bars,
 ) -> None:
     """Prints the table under a head that says what ran where; writes --json and draws --plot."""
-    machine = hardware(arguments.threads, arguments.isa)
+    where = machine(arguments)
     versions = ", ".join(dict.fromkeys(result.version for result in results))
-    print(f"{what}\n{machine}\n{versions}\n\n{text}")
+    print(f"{what}\n{where}\n{versions}\n\n{text}")
     if arguments.json:
         content = {
             "benchmark": benchmark,
             "what": what,
-            "machine": machine,
+            "machine": where,
             "versions": versions,
             "rows": rows,
         }
         written = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         arguments.json.write_text(written, encoding="utf-8")
     if arguments.plot:
-        _plot(arguments.plot, f"{what}\n{machine}", bars)
+        _plot(arguments.plot, f"{what}\n{where}", bars)
 
 
 def _plot(path: Path, title: str, bars: Bars) -> None:

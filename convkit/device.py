@@ -45,11 +45,12 @@ def _bind(op: str) -> _Binding:
         raise RuntimeError(f"{op}: {str(error).removeprefix('cuda: ')}") from None
     try:
         return _Binding(importlib.import_module("cupy"), backend)
-    except ImportError as error:
+    except Exception as error:  # CuPy's import asks the driver, which may fail in many ways
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
-            reason = "CuPy is missing: pip install 'convkit-nn[cuda13x]' or 'convkit-nn[cuda12x]'"
+            reason = "CuPy is missing: pip install cupy-cuda13x or cupy-cuda12x"
         else:
-            reason = f"CuPy cannot be imported: {str(error).strip().splitlines()[0]}"
+            told = str(error).strip() or type(error).__name__
+            reason = f"CuPy cannot be imported: {told.splitlines()[0]}"
         raise RuntimeError(f"{op}: {reason}") from None
 
 

@@ -64,8 +64,8 @@ LINEAR = -1  # ActivationKind
 # Below these most of a tile's lanes would work for nothing: in training, and forward alone.
 LEAST_TRAINED, LEAST_PREDICTED = 6, 11
 TILE = 16  # samples: kTile
-# A tile of so many bytes is worth sharing among threads, which breadth-first does, unless each
-# thread can have a tile of its own. As below, a constant of no machine.
+# A tile of so many bytes is worth sharing among threads, which breadth-first does, unless there are
+# two that are three quarters full. As below, a constant of no machine.
 LARGE_TILE = 6 << 20
 # What is taken to stay in a core's own cache, in bytes. A constant: bits are to be the same on
 # every machine of an instruction set.
@@ -136,7 +136,7 @@ def least_depth_first(sample_bytes: int, training: bool) -> int:
         training: whether the way back is part of the stretch.
     """
     if sample_bytes * TILE > LARGE_TILE:
-        return TILE + 1
+        return TILE * 3 // 2
     return LEAST_TRAINED if training else LEAST_PREDICTED
 
 

@@ -31,7 +31,7 @@ class Row:
             or "optimizer" for what belongs to none.
         kernel: what it does: "conv2d + relu", "conv2d backward, input", "adam, bias".
         schedule: "depth-first", "breadth-first", or "update": piece by piece as soon as the sums
-            of the tiles are known.
+            of the tiles are known; on a GPU "fused" or "breadth-first".
         multiply_adds: for one sample, by the direct method's count.
         bytes: read and written for one sample, without weights.
         seconds: for one sample on one thread, or on a GPU; None if it was not measured.
@@ -57,10 +57,12 @@ class Profile:
         rows: its kernels in order.
         batch_size: samples per step.
         arena_bytes, tile_bytes, sum_bytes: the memory of a step, of one thread's tile, and of the
-            gradients that the tiles add to.
+            gradients that the tiles add to. Where it is fused: of the GPU in all, of a block of
+            threads, and 0.
         backend: the instruction set, or "cuda".
         peak: multiply-adds per second of one core; None if nothing was measured, and on a GPU.
         on_gpu: whether it runs on one.
+        note: why it is not fused there.
     """
 
     title: str
@@ -72,6 +74,7 @@ class Profile:
     backend: str
     peak: float | None = None
     on_gpu: bool = False
+    note: str = ""
 
     def __repr__(self) -> str:
         return f"<Profile {self.title}, {len(self.rows)} kernels>"
@@ -104,19 +107,37 @@ def describe(title: str, program: Program, batch_size: int) -> Profile:
     """A program's plan, without times."""
     native = program.native
     rows = tuple(
-        Row(layer, _kernel(step), _schedule(step), multiply_adds(step), _bytes(step))
+        Row(
+            layer,
+            _kernel(step),
+            "fused" if program.fused else _schedule(step),
+            multiply_adds(step),
+            _bytes(step),
+        )
         for layer, step in zip(_layers(program.steps), program.steps, strict=True)
+    )
+    memory = program.blocks(batch_size) or (
+        native.arena_bytes(batch_size),
+        native.tile_bytes(),
+        native.sum_bytes(batch_size),
     )
     return Profile(
         title,
         rows,
         batch_size,
-        native.arena_bytes(batch_size),
-        native.tile_bytes(),
-        native.sum_bytes(batch_size),
+        *memory,
         _core.backend_name() if program.gpu is None else device.backend(),
         on_gpu=program.gpu is not None,
+        note=_note(program),
     )
+
+
+def _note(program: Program) -> str:
+    why = program.unfused
+    if not why and program.gpu is not None and not program.fused:
+        precision = _core.get_precision()
+        why = "" if precision == "float32" else f"precision {precision}"
+    return f"not fused: {why}" if why else ""
 
 
 def profile(
@@ -130,7 +151,8 @@ def profile(
     """Measures a model kernel by kernel: medians over batches.
 
     On the processor that is on one thread. On a GPU each kernel is timed by events before and
-    after it, some microseconds even for the shortest, while a step that is replayed has no gaps.
+    after it, some microseconds even for the shortest, while a step that is replayed has no gaps;
+    and a step that is fused when the model trains is measured unfused.
 
     The model stays as it was: weights, the optimizer's state and the scores are put back.
 
@@ -334,6 +356,8 @@ def _table(profile: Profile) -> str:
         lines.append(f"{profile.where}; arithmetic peak of the core {peak}")
     elif profile.seconds is not None:
         lines.append(profile.where)
+    if profile.note:
+        lines.append(profile.note)
     return "\n".join(lines)
 
 
@@ -371,9 +395,12 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _memory(profile: Profile) -> str:
-    parts = [f"memory: {_kilobytes(profile.arena_bytes)} for a batch's values"]
+    fused = profile.on_gpu and profile.tile_bytes > 0
+    what = "tables and sums of gradients" if fused else "a batch's values"
+    parts = [f"memory: {_kilobytes(profile.arena_bytes)} for {what}"]
     if profile.tile_bytes:
-        parts.append(f"{_kilobytes(profile.tile_bytes)} per thread for its tile")
+        whose = "block of threads for its sample" if fused else "thread for its tile"
+        parts.append(f"{_kilobytes(profile.tile_bytes)} per {whose}")
     if profile.sum_bytes:
         parts.append(f"{_kilobytes(profile.sum_bytes)} for sums of gradients")
     return ", ".join(parts)

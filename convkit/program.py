@@ -1,6 +1,7 @@
 """Graphs as native programs: values get a place, nodes stand in order, arrays are bound.
 
-On a GPU a program is the same plan, breadth-first, carried out by `_core.DeviceProgram`.
+On a GPU a program is the same plan, carried out by `_core.DeviceProgram`: depth-first by blocks of
+threads, where one has room for a sample and all that is made of it, else breadth-first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import numpy as np
 from convkit import _core, device, planner
 from convkit.geometry import Shape
 from convkit.graph import SOURCE_TYPES, Node, Symbol, Variable, ordered_nodes, root
+
+# Of what a block of threads reads and writes on a GPU, in bytes.
+ALIGNMENT = 16
 
 
 def gather(source: Symbol, index: Symbol | None, dtype: str, scale: float = 1.0) -> Symbol:
@@ -46,8 +50,9 @@ class Program:
         results: symbols whose values are wanted; each is written to an array bound to it.
         effects: nodes that change variables.
         depth_first: whether tiles of samples go through the program one after the other, as far
-            as that is possible; otherwise each kernel works on the whole batch.
-        gpu: the number of the GPU on which it runs, breadth-first; None: on the processor.
+            as that is possible; otherwise each kernel works on the whole batch. On a GPU all of it
+            is depth-first ("fused") or nothing, by shapes and the kind of GPU alone.
+        gpu: the number of the GPU on which it runs; None: on the processor.
 
     Variables are bound when the program is made, and used where they are: what a program changes is
     seen by everything else that holds the variable. Those that are elsewhere are moved to where it
@@ -56,6 +61,8 @@ class Program:
     Attributes:
         native: the plan; on the processor also what carries it out.
         gpu: as above.
+        fused: whether blocks of threads of a GPU carry it out depth-first.
+        unfused: why they do not, though it was asked for.
         forgotten: whether a variable has moved since; then the program is of no use any more.
     """
 
@@ -69,8 +76,55 @@ class Program:
     ) -> None:
         self.gpu = gpu
         self.forgotten = False
-        self.native = _core.Program(dtype)
+        self.fused = False
+        self.unfused = ""
         nodes = [node for node in ordered_nodes([*results, *effects]) if node.kernel != "reshape"]
+        self._run: _core.Program | _core.DeviceProgram
+        if gpu is None:
+            self._record(dtype, nodes, results, depth_first)
+            self._run = self.native
+        else:
+            with device.on(gpu):
+                self._run = self._on_gpu(dtype, nodes, results, depth_first)
+        for symbol in self._symbols:
+            if symbol.variable is not None:
+                symbol.variable.to(gpu)
+                symbol.variable.add_user(self)
+                self.bind(symbol, symbol.variable.value)
+
+    def _on_gpu(
+        self, dtype: str, nodes: list[Node], results: Sequence[Symbol], depth_first: bool
+    ) -> _core.DeviceProgram:
+        assert self.gpu is not None
+        if depth_first:
+            self._record(dtype, nodes, results, True)
+            try:
+                made = self._fit_in_blocks()
+                self.fused = True
+                return made
+            except _core.DoesNotFit as error:
+                self.unfused = str(error).removeprefix("stretch: ")
+        self._record(dtype, nodes, results, False)
+        return _core.DeviceProgram(self.native, device.backend(), self.gpu)
+
+    def _fit_in_blocks(self) -> _core.DeviceProgram:
+        assert self.gpu is not None
+        arguments = (self.native, device.backend(), self.gpu, True)
+        try:
+            return _core.DeviceProgram(*arguments)
+        except MemoryError:
+            device.array_module().get_default_memory_pool().free_all_blocks()
+        try:
+            return _core.DeviceProgram(*arguments)
+        except MemoryError:
+            raise MemoryError(
+                "program: no room on the GPU for what blocks of threads put aside"
+            ) from None
+
+    def _record(
+        self, dtype: str, nodes: list[Node], results: Sequence[Symbol], depth_first: bool
+    ) -> None:
+        self.native = _core.Program(dtype)
         self.steps = planner.plan(nodes, results, depth_first)
         self._ids: dict[int, int] = {}
         self._symbols: list[Symbol] = []  # what _ids was made for stays alive
@@ -83,14 +137,6 @@ class Program:
             self.native.node(step.kernel, step.spec, arguments, step.tiled)
         tile_bytes = self.native.tile_bytes()
         self.native.set_tiles_at_once(planner.tiles_at_once(self.steps, tile_bytes))
-        self._run: _core.Program | _core.DeviceProgram = self.native
-        if gpu is not None:
-            self._run = _core.DeviceProgram(self.native, device.backend(), gpu)
-        for symbol in self._symbols:
-            if symbol.variable is not None:
-                symbol.variable.to(gpu)
-                symbol.variable.add_user(self)
-                self.bind(symbol, symbol.variable.value)
 
     def _value(self, symbol: Symbol, wanted: set[int]) -> int:
         if id(symbol) in self._ids:
@@ -134,9 +180,20 @@ class Program:
         if isinstance(self._run, _core.DeviceProgram) and not isinstance(array, np.ndarray):
             rows = array.shape[0] if array.shape else 1
             place, item = device.pointer(array), array.dtype.itemsize
+            if not self.takes(array) and root(symbol).place in ("fed", "source"):
+                assert self.gpu is not None
+                with device.on(self.gpu):
+                    array = array.copy()
+                    place = device.pointer(array)
             self._run.bind_device(value, place, item, array.size, rows, array)
         else:
             self._run.bind(value, array)
+
+    def takes(self, array: Any) -> bool:
+        """Whether the program can read and write an array where it is."""
+        if not self.fused or isinstance(array, np.ndarray):
+            return True
+        return device.pointer(array) % ALIGNMENT == 0
 
     @contextmanager
     def bound(self, *pairs: tuple[Symbol, Any]) -> Iterator[None]:
@@ -237,8 +294,18 @@ class Program:
         self._run.set_window(size)
 
     def profile(self, on: bool) -> None:
-        """Whether runs add up the seconds of each step, on the processor on one thread."""
+        """Whether runs add up the seconds of each step, on the processor on one thread.
+
+        Of a fused program all are the first step's.
+        """
         self._run.profile(on)
+
+    def blocks(self, batch_size: int) -> tuple[int, int, int] | None:
+        """Of a fused program: bytes of the GPU's memory, of a block of threads, and 0."""
+        if not self.fused:
+            return None
+        assert isinstance(self._run, _core.DeviceProgram)
+        return self._run.stretch_bytes(batch_size), self._run.block_bytes(), 0
 
     def seconds(self) -> list[float]:
         """Of each step, since `profile(True)`."""

@@ -15,7 +15,7 @@ struct Context {
     // For kernels that see a part of a batch: its first sample, and the size of the batch (0: this
     // is all of it).
     int64_t first = 0, batch = 0;
-    bool fresh = false;  // what a kernel adds to (sums over tiles) holds nothing yet: it stores
+    bool fresh = false;      // what a kernel adds to (sums over tiles) holds nothing yet: it stores
     Queue* queue = nullptr;  // of a device: where its kernels run (device.h)
 };
 

@@ -107,7 +107,7 @@ class DeviceProgram::Pace {
     int turn_ = 0;
 };
 
-DeviceProgram::DeviceProgram(const Program& plan, const Device& library, int device)
+DeviceProgram::DeviceProgram(const Program& plan, const Device& library, int device, bool fused)
     : plan_(plan),
       library_(library),
       device_(device),
@@ -117,7 +117,11 @@ DeviceProgram::DeviceProgram(const Program& plan, const Device& library, int dev
       windows_(plan.values().size(), -1),
       addresses_(plan.values().size()),
       window_bytes_(kWindowBytes) {
-    for (const Node& node : plan.nodes()) expect(!node.tiled, "a breadth-first plan");
+    if (fused) {
+        stretch_plan_ = plan_stretch(plan);
+        block_bytes_ = library.make_stretch(device, *stretch_plan_, 1)->block_bytes();
+    }
+    for (const Node& node : plan.nodes()) expect(fused || !node.tiled, "a breadth-first plan");
     const std::vector<int> indices = plan.indices();
     expect(indices.size() <= 1, "one index of rows at most");
     if (!indices.empty()) index_ = indices[0];
@@ -201,7 +205,7 @@ int64_t DeviceProgram::wanted(int64_t rows, int64_t batch) {
     asked_ = size;
 
     int64_t at = 0;
-    arena_ = plan_.place_values(Place::kArena, size.batch, &at);
+    if (!stretch_plan_) arena_ = plan_.place_values(Place::kArena, size.batch, &at);
     slots_at_ = at = round_up(at);
     slot_bytes_ = 0;
     for (int id = 0; id < static_cast<int>(given_.size()); ++id) {
@@ -243,6 +247,11 @@ void DeviceProgram::set_window(int64_t bytes) {
 
 void DeviceProgram::profile(bool on) { seconds_.assign(on ? plan_.nodes().size() : 0, 0); }
 
+int64_t DeviceProgram::stretch_bytes(int64_t batch) const {
+    if (!stretch_plan_) return 0;
+    return library_.make_stretch(device_, *stretch_plan_, batch)->device_bytes();
+}
+
 int64_t DeviceProgram::graphs() const {
     return std::count_if(recorded_.begin(), recorded_.end(),
                          [](const auto& each) { return each.second.graph != nullptr; });
@@ -260,13 +269,17 @@ void DeviceProgram::check_bound(int64_t end) const {
     }
 }
 
-// Gathers are from memory of the device alone or of the host alone.
+// Gathers are from memory of the device alone or of the host alone; so is all that a Stretch takes
+// by rows.
 void DeviceProgram::check_sources() const {
     bool device = false, host = false;
+    for (size_t id = 0; stretch_plan_ && id < given_.size(); ++id)
+        if (plan_.values()[id].place == Place::kFed && static_cast<int>(id) != index_)
+            (given_[id].on_host ? host : device) = true;
     for (const Node& node : plan_.nodes())
         if (is_gather(node) && node.arguments[1] >= 0)
             (given_[node.arguments[0]].on_host ? host : device) = true;
-    expect(!device || !host, "all sources of gathers on one side");
+    expect(!device || !host, "all that is taken by rows on one side");
 }
 
 // The one place where memory safety depends on the numbers in an array.
@@ -360,7 +373,11 @@ int64_t DeviceProgram::give_steps(int64_t row, int64_t in_window, int slot, int6
     const int count = static_cast<int>(addresses_.size());
     bool moves = false;  // whether the next step has other pointers
     key_ = {static_cast<uint64_t>(n), 1, static_cast<uint64_t>(queue_->precision)};
-    for (int id = 0; id < count; ++id) {
+    if (stretch_plan_) {
+        prepare_stretch(slot);
+        key_.push_back(static_cast<uint64_t>(slot));  // a graph has no other pointers
+    }
+    for (int id = 0; id < count && !stretch_plan_; ++id) {
         addresses_[id] = address(id, row, in_window, slot);
         const Place place = plan_.values()[id].place;
         moves |= place == Place::kFed && id != index_;
@@ -372,7 +389,7 @@ int64_t DeviceProgram::give_steps(int64_t row, int64_t in_window, int slot, int6
     }
     if (recorded_.size() >= kMostRecorded) forget();
     Recorded& one = recorded_[key_];
-    if (one.seen == 0) {
+    if (one.seen == 0 || (stretch_plan_ && fused_[slot].fresh)) {
         give_step(n);
         one.seen = 1;
         return 1;
@@ -401,8 +418,35 @@ void DeviceProgram::forget() {
     recorded_.clear();
 }
 
+// The Stretch of a slot, as large as it must be and bound to what is bound here.
+void DeviceProgram::prepare_stretch(int slot) {
+    slot_ = slot;
+    Fused& fused = fused_[slot];
+    if (fused.most < size_.batch) {
+        forget();  // graphs that use the one from before
+        fused = {};
+        fused.stretch = library_.make_stretch(device_, *stretch_plan_, size_.batch);
+        fused.bound.assign(given_.size(), nullptr);
+        fused.most = size_.batch;
+    }
+    for (int id = 0; id < static_cast<int>(given_.size()); ++id) {
+        if (!given_[id].bound) continue;
+        // The cursor tells how far it is from there.
+        void* const begin = id == index_ ? memory_ + order_at_ : address(id, 0, 0, slot);
+        if (fused.bound[id] == begin) continue;
+        fused.stretch->bind(id, begin);
+        fused.bound[id] = begin;
+        fused.fresh = true;
+    }
+}
+
 // All of a step's work, in the queue.
 void DeviceProgram::give_step(int64_t n) {
+    if (stretch_plan_) {
+        fused_[slot_].stretch->run(*queue_, n, 0, reinterpret_cast<int64_t*>(memory_ + cursor_at_));
+        fused_[slot_].fresh = false;
+        return;
+    }
     take_rows(n);
     for (size_t node = 0; node < plan_.nodes().size();) node = give_node(node, n);
 }
@@ -428,13 +472,18 @@ size_t DeviceProgram::give_node(size_t index, int64_t n) {
 }
 
 void DeviceProgram::measure_step(int64_t n) {
-    const size_t nodes = plan_.nodes().size();
+    const size_t nodes = stretch_plan_ ? 1 : plan_.nodes().size();
     while (marks_.size() <= nodes) marks_.push_back(library_.make_event(device_));
-    take_rows(n);
     std::vector<size_t> next(nodes, nodes);
-    for (size_t node = 0; node < nodes; node = next[node]) {
-        library_.record(*queue_, *marks_[node]);
-        next[node] = give_node(node, n);
+    if (stretch_plan_) {
+        library_.record(*queue_, *marks_[0]);
+        give_step(n);
+    } else {
+        take_rows(n);
+        for (size_t node = 0; node < nodes; node = next[node]) {
+            library_.record(*queue_, *marks_[node]);
+            next[node] = give_node(node, n);
+        }
     }
     library_.record(*queue_, *marks_[nodes]);
     library_.synchronise(*queue_);
@@ -518,7 +567,7 @@ int64_t DeviceProgram::run_windows(int64_t begin, int64_t end, int64_t batch, in
         take_window(slot);
         pace.look();
         send_window(slot, first, last - first);
-        if (index_ >= 0) set_cursor(0);
+        if (index_ >= 0 || stretch_plan_) set_cursor(0);
         while (row < last && !over) {
             const int64_t steps = give_steps(row, row - first, slot, batch, last, pace);
             row = std::min(row + steps * batch, last);
@@ -570,10 +619,8 @@ int64_t DeviceProgram::run(int64_t begin, int64_t end, int64_t batch, double sec
             if (index_ >= 0) prepare_order({});
             row = run_windows(begin, end, batch, window_rows(rows, batch), pace);
         } else {
-            if (index_ >= 0) {
-                prepare_order(shuffle);
-                set_cursor(begin);
-            }
+            if (index_ >= 0) prepare_order(shuffle);
+            if (index_ >= 0 || stretch_plan_) set_cursor(begin);
             for (bool over = false; row < end && !over;) {
                 const int64_t steps = give_steps(row, 0, 0, batch, end, pace);
                 row = reached_ = std::min(row + steps * batch, end);

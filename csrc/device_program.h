@@ -5,6 +5,9 @@
 // from which each step takes its rows; so one graph serves all steps of a size, and the host need
 // not say a word in between.
 //
+// A depth-first plan is carried out by a Stretch: a step then is a launch or two, over the same
+// order, cursor and windows.
+//
 // What does not fit may stay on the host: sources of gathers and what is fed. Then the rows of some
 // steps together, a window, are gathered into pinned memory by the host's threads and copied in a
 // queue of their own, while the device still works on the window before.
@@ -19,13 +22,16 @@
 
 #include "device.h"
 #include "program.h"
+#include "stretch.h"
 
 namespace convkit {
 
 class DeviceProgram {
  public:
-    // Of a breadth-first plan, which outlives this and stays as it is.
-    DeviceProgram(const Program& plan, const Device& library, int device);
+    // The plan outlives this and stays as it is. It is a breadth-first one; or where `fused`, a
+    // depth-first one for a Stretch: throws DoesNotFit where there can be none, by the plan and the
+    // kind of device alone.
+    DeviceProgram(const Program& plan, const Device& library, int device, bool fused);
     ~DeviceProgram();
     DeviceProgram(const DeviceProgram&) = delete;
     DeviceProgram& operator=(const DeviceProgram&) = delete;
@@ -62,11 +68,16 @@ class DeviceProgram {
     // The row from which a run may go on after std::bad_alloc.
     int64_t reached() const { return reached_; }
 
-    // Whether steps run kernel by kernel and the seconds of each node are added up.
+    // Whether steps run kernel by kernel and the seconds of each node are added up. Those of a
+    // Stretch are the first node's.
     void profile(bool on);
     const std::vector<double>& seconds() const { return seconds_; }
 
     bool is_index(int value) const { return value == index_; }
+    // Of a Stretch: what a block of threads has for itself, and memory of the device for steps of a
+    // size; 0 where there is none.
+    int64_t block_bytes() const { return block_bytes_; }
+    int64_t stretch_bytes(int64_t batch_size) const;
     // How many graphs there are, for tests.
     int64_t graphs() const;
 
@@ -80,6 +91,14 @@ class DeviceProgram {
         std::unique_ptr<Graph> graph;
     };
     using Key = std::vector<uint64_t>;
+
+    // A Stretch for up to `most` samples, and where its values are.
+    struct Fused {
+        std::unique_ptr<Stretch> stretch;
+        int64_t most = 0;
+        std::vector<void*> bound;
+        bool fresh = true;  // bound since it ran: it may not be recorded
+    };
 
     // For what the block of device memory is laid out.
     struct Size {
@@ -101,6 +120,7 @@ class DeviceProgram {
     void* address(int value, int64_t row, int64_t in_window, int slot) const;
     int64_t give_steps(int64_t row, int64_t in_window, int slot, int64_t batch, int64_t end,
                        const Pace& pace);
+    void prepare_stretch(int slot);
     void give_step(int64_t n);
     void take_rows(int64_t n);
     size_t give_node(size_t node, int64_t n);
@@ -118,6 +138,11 @@ class DeviceProgram {
     const int device_;
     std::unique_ptr<Queue> queue_, copies_;
     int index_ = -1;  // the fed value that is an index of gathers; -1: there is none
+
+    std::optional<StretchPlan> stretch_plan_;
+    int64_t block_bytes_ = 0;
+    Fused fused_[kSlots];  // one for each window, whose addresses stay; else the first alone
+    int slot_ = 0;         // of the step that comes next
 
     std::vector<Given> given_;
     Size size_, asked_;

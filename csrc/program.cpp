@@ -289,7 +289,7 @@ void Program::plan_sums() {
         node.stores = node.tiled && made_for_tiles(*node.kernel) &&
                       std::all_of(node.arguments.begin(), node.arguments.end(), alone);
         for (int id : node.arguments)
-            if (id >= 0 && node.stores) begun[id] = true;
+            if (id >= 0 && node.stores && values_[id].place == Place::kSum) begun[id] = true;
     }
     cleared_.clear();
     for (size_t id = 0; id < values_.size(); ++id)

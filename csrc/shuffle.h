@@ -8,7 +8,7 @@
 // its 24 rounds: Philox's rounds on halves of any width. A round multiplies one half; the product's
 // low bits take its place, its high bits and a key change the other half. Here the halves take
 // turns in place of being swapped, and a product has 32 bits. As in every such network, orders of
-// exactly a power of two are even permutations.
+// exactly a power of two, from 2^8 on, are even permutations.
 #pragma once
 
 #include <cstdint>

@@ -771,7 +771,7 @@ def test_without_a_gpu_the_reason_is_one_sentence(reason, unbound, monkeypatch):
 def test_without_cupy_the_message_says_how_to_have_it(unbound, monkeypatch):
     monkeypatch.setattr(_core, "load_device", lambda: "cuda")
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(RuntimeError, match=r"^relu: CuPy is missing: pip install 'convkit-nn\["):
+    with pytest.raises(RuntimeError, match=r"^relu: CuPy is missing: pip install cupy-cuda"):
         ops.relu(OnGpu())
     assert not device.available()
 

@@ -183,7 +183,7 @@ def test_the_schedule_follows_the_batch_and_the_working_set():
 
     assert schedules(12, training=True) == list(range(6, 41))
     assert schedules(12, training=False) == list(range(11, 41))
-    assert schedules(96, training=True) == schedules(96, training=False) == list(range(17, 41))
+    assert schedules(96, training=True) == schedules(96, training=False) == list(range(24, 41))
 
 
 @pytest.mark.parametrize("make", MODELS)

@@ -23,8 +23,26 @@ ENGINES: dict[str, tuple[str, dict[str, bool]]] = {
     "fma": ("engines.fma_engine", {}),
 }
 
+# On a GPU. Their modules offer, beside `set_up(threads, device)`, `version()` and `trainer(...)`:
+#
+# - `place(array)`, `fetch(array)`: to the device and back;
+# - `finish()` waits until the device has nothing left to do;
+# - `predictor(network)`: from images to probabilities, both on the device, without waiting;
+# - `operation(case, arrays)`: one op of `gpu_cases.py`, without waiting;
+# - `recorded(call, times)`: a function that launches a CUDA graph of so many calls, and
+#   `by_events(call)`: the seconds on the device that a call of it takes.
+CUDA_ENGINES: dict[str, tuple[str, dict[str, str]]] = {
+    "convkit": ("engines.convkit_cuda_engine", {}),
+    "torch": ("engines.torch_cuda_engine", {"mode": "eager"}),
+    "torch.compile": ("engines.torch_cuda_engine", {"mode": "compile"}),
+    "torch.graph": ("engines.torch_cuda_engine", {"mode": "graph"}),
+    "jax": ("engines.jax_cuda_engine", {}),
+}
+
 OWN = ("convkit", "numpy")  # of the benchmark's own interpreter
 PEAK = "fma"  # no engine, but what the processor could do at best
 TRAINERS = ("convkit", "torch", "torch.compile", "jax", "tensorflow")
 PREDICTORS = ("convkit", "onnxruntime", "torch", "torch.compile", "jax", "tensorflow")
+CUDA_TRAINERS = CUDA_PREDICTORS = tuple(CUDA_ENGINES)
+CUDA_OPERATORS = ("convkit", "torch")
 OPERATORS = ("convkit", "numpy", "torch", "jax", "tensorflow")

@@ -23,7 +23,7 @@ def version() -> str:
     return f"convkit {convkit.__version__} ({_core.backend_name()})"
 
 
-def _model(network: Network) -> Any:
+def model(network: Network) -> Any:
     """The deck's way: the last layer gives probabilities, and losses look behind them."""
     x = layers.Input(shape=network.input_shape)
     outputs: list[Any] = []
@@ -33,9 +33,9 @@ def _model(network: Network) -> Any:
             [y, outputs[layer.layer]] if isinstance(layer, Concatenate) else y
         )
         outputs.append(y)
-    model = models.Model(x, y)
-    model.set_weights(network.weights())
-    return model
+    made = models.Model(x, y)
+    made.set_weights(network.weights())
+    return made
 
 
 def _layer(layer: Layer, last: bool) -> Any:
@@ -57,27 +57,38 @@ def _layer(layer: Layer, last: bool) -> Any:
             return layers.Dense(units, activation="softmax" if last else activation)
 
 
+def compiled_model(network: Network) -> Any:
+    """Ready for `fit`."""
+    made = model(network)
+    loss = "binary_crossentropy" if network.per_pixel else "categorical_crossentropy"
+    made.compile(loss=loss, optimizer="adam", metrics=["accuracy"])
+    return made
+
+
+def wanted(network: Network, targets: np.ndarray) -> np.ndarray:
+    """Targets as that model has them: labels as rows of zeros and a one."""
+    if network.per_pixel:
+        return targets
+    return convkit.utils.to_categorical(targets, network.output_shape[-1])
+
+
 def trainer(
     network: Network, x: np.ndarray, targets: np.ndarray, batch_size: int
 ) -> Callable[[], tuple[float, float]]:
-    model = _model(network)
-    loss = "binary_crossentropy" if network.per_pixel else "categorical_crossentropy"
-    model.compile(loss=loss, optimizer="adam", metrics=["accuracy"])
-    if not network.per_pixel:
-        targets = convkit.utils.to_categorical(targets, network.output_shape[-1])
+    trained, targets = compiled_model(network), wanted(network, targets)
 
     def epoch() -> tuple[float, float]:
-        history = model.fit(x, targets, batch_size=batch_size, epochs=1, verbose=0).history
+        history = trained.fit(x, targets, batch_size=batch_size, epochs=1, verbose=0).history
         return history["loss"][-1], history["accuracy"][-1]
 
     return epoch
 
 
 def predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
-    model = _model(network)
+    made = model(network)
     # One image at a time has a path of its own: a function of arrays for services.
-    one = model.compiled(batch_size=1) if hasattr(model, "compiled") else model.predict
-    return lambda x: one(x) if len(x) == 1 else model.predict(x, batch_size=len(x), verbose=0)
+    one = made.compiled(batch_size=1) if hasattr(made, "compiled") else made.predict
+    return lambda x: one(x) if len(x) == 1 else made.predict(x, batch_size=len(x), verbose=0)
 
 
 def operation(case: Case, arrays: list[np.ndarray]) -> Callable[[], Any]:

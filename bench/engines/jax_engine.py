@@ -65,8 +65,15 @@ def _loss(network: Network, logits: Array, target: Array) -> tuple[Array, Array]
 
 
 def trainer(
-    network: Network, x: np.ndarray, targets: np.ndarray, batch_size: int
+    network: Network,
+    x: np.ndarray,
+    targets: np.ndarray,
+    batch_size: int,
+    *,
+    as_products: bool = True,
 ) -> Callable[[], tuple[float, float]]:
+    """`as_products`: convolutions as products of matrices, or as XLA's own."""
+    conv2d = _conv2d_as_product if as_products else _conv2d
     images, wanted = jnp.asarray(x), jnp.asarray(targets)
     weights = [jnp.asarray(array) for array in network.weights()]
     zeros = [jnp.zeros_like(array) for array in weights]
@@ -74,7 +81,7 @@ def trainer(
     whole = len(x) // batch_size * batch_size
 
     def loss(weights: list[Array], batch: Array, target: Array) -> tuple[Array, Array]:
-        return _loss(network, _logits(network, weights, batch, _conv2d_as_product), target)
+        return _loss(network, _logits(network, weights, batch, conv2d), target)
 
     def step(state: Any, index: Array) -> tuple[Any, tuple[Array, Array]]:
         weights, m, v, count = state
@@ -112,10 +119,15 @@ def trainer(
 
 
 def predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
+    compiled = compiled_predictor(network)
+    return lambda x: np.asarray(compiled(x))
+
+
+def compiled_predictor(network: Network) -> Callable[[Array], Array]:
+    """From images to probabilities, both JAX's."""
     weights = [jnp.asarray(array) for array in network.weights()]
     chances = jax.nn.sigmoid if network.per_pixel else jax.nn.softmax
-    compiled = jax.jit(lambda x: chances(_logits(network, weights, x, _conv2d)))
-    return lambda x: np.asarray(compiled(x))
+    return jax.jit(lambda x: chances(_logits(network, weights, x, _conv2d)))
 
 
 def operation(case: Case, arrays: list[np.ndarray]) -> Callable[[], Any]:

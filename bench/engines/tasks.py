@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy_baseline
 from data import random_data, training_data
+from gpu_cases import gpu_cases
 from networks import NETWORKS
 from op_cases import cases
 
@@ -18,6 +20,8 @@ Round = Callable[[], Reply]
 PIECES = (1024, 256)
 CHECKED = 4  # images whose probabilities are compared
 BURSTS = 10
+RECORDED_SECONDS = 2e-3  # of calls in one CUDA graph, so that its launch does not count
+MOST_RECORDED = 100
 
 
 def train(
@@ -112,6 +116,87 @@ TASKS: dict[str, Callable[..., tuple[Reply, Round]]] = {
     "ops": ops,
     "peak": peak,
 }
+
+
+# ---- on a GPU ------------------------------------------------------------------------------------
+
+
+def infer_on_gpu(
+    module: ModuleType, options: Reply, network: str, batches: list[int], target: float
+) -> tuple[Reply, Round]:
+    """A round gives two times for each number of images, from and to the device's memory: of a call
+    and waiting for it, then of a call among many of which only the last is waited for."""
+    net = NETWORKS[network]
+    x, _ = random_data(net, max(*batches, CHECKED))
+    predict = module.predictor(net, **options)
+    waited, queued = [], []
+    for batch in batches:
+        there = module.place(x[:batch])
+        queued.append(partial(predict, there))
+        waited.append(partial(_and_wait, module, queued[-1]))
+    first = np.concatenate([module.fetch(predict(module.place(x[:n]))) for n in (1, CHECKED)])
+    one_by_one = _rounds(waited, target)
+    repeats = [max(1, round(target / _trial(call))) for call in waited]
+
+    def run_round() -> Reply:
+        times = [_queued(module, call, n) for call, n in zip(queued, repeats, strict=True)]
+        return {"seconds": [*one_by_one()["seconds"], *times]}
+
+    return {"pieces": batches, "first": first.ravel().tolist()}, run_round
+
+
+def ops_on_gpu(
+    module: ModuleType, options: Reply, room: str, target: float, only: str, scale: int
+) -> tuple[Reply, Round]:
+    """A round gives two times for each case of `gpu_cases.py`: of its kernels, by events around a
+    CUDA graph of several calls, and of a call from Python among many."""
+    graphs, calls, sizes = [], [], []
+    for case in gpu_cases(room, only, scale):
+        arrays = case.arrays()
+        call = module.operation(case, arrays, **options)
+        results = [array for array in _flat(call()) if array is not None]
+        sizes.append(sum(array.nbytes for array in [*arrays, *results]))
+        del results
+        seconds = min(_queued(module, call, 3) for _ in range(3))
+        times = max(1, min(MOST_RECORDED, round(RECORDED_SECONDS / seconds)))
+        graphs.append((module.recorded(call, times), times))
+        calls.append((call, max(1, round(target / seconds))))
+
+    def run_round() -> Reply:
+        kernels = []
+        for launch, times in graphs:
+            launch()
+            repeats = max(1, round(target / RECORDED_SECONDS))
+            measured = [module.by_events(launch) for _ in range(repeats)]
+            kernels.append(float(np.median(measured)) / times)
+        return {"seconds": [*kernels, *(_queued(module, call, n) for call, n in calls)]}
+
+    return {"bytes": sizes}, run_round
+
+
+def _and_wait(module: ModuleType, call: Callable[[], Any]) -> None:
+    call()
+    module.finish()
+
+
+def _queued(module: ModuleType, call: Callable[[], Any], repeats: int) -> float:
+    """Seconds of one call among many, until the device is done with the last."""
+    module.finish()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    module.finish()
+    return (time.perf_counter() - start) / repeats
+
+
+CUDA_TASKS: dict[str, Callable[..., tuple[Reply, Round]]] = {
+    "train": train,
+    "check": check,
+    "infer": infer_on_gpu,
+    "ops": ops_on_gpu,
+}
+
+# ---- clocks --------------------------------------------------------------------------------------
 
 
 def _rounds(calls: list[Callable[[], Any]], target: float) -> Round:

@@ -43,7 +43,7 @@ class _Skipping(torch.nn.Module):
         return x
 
 
-def _model(network: Network) -> torch.nn.Module:
+def model(network: Network) -> torch.nn.Module:
     parts: list[list[torch.nn.Module]] = []
     for layer, shape in zip(network.layers, network.shapes(), strict=False):
         match layer:
@@ -66,29 +66,29 @@ def _model(network: Network) -> torch.nn.Module:
             part.append(ACTIVATIONS[activation]())
         parts.append(part)
     skips = any(isinstance(layer, Concatenate) for layer in network.layers)
-    model = _Skipping(network, parts) if skips else torch.nn.Sequential(*chain(*parts))
+    made = _Skipping(network, parts) if skips else torch.nn.Sequential(*chain(*parts))
     with torch.no_grad():
         for parameter, value in zip(
-            model.parameters(), network.weights_channels_first(), strict=True
+            made.parameters(), network.weights_channels_first(), strict=True
         ):
             parameter.copy_(torch.from_numpy(value))
-    return model
+    return made
 
 
 def trainer(
     network: Network, x: Array, targets: Array, batch_size: int, *, compiled: bool
 ) -> Callable[[], tuple[float, float]]:
     # Never slower than channels first here, and by a quarter faster for 3 x 3 convolutions.
-    model = _model(network).to(memory_format=torch.channels_last)
+    trained = model(network).to(memory_format=torch.channels_last)
     images = torch.from_numpy(x).permute(0, 3, 1, 2)
     if network.per_pixel:
         wanted = torch.from_numpy(targets).permute(0, 3, 1, 2)
     else:
         wanted = torch.from_numpy(targets.astype(np.int64))
-    optimizer = torch.optim.Adam(model.parameters(), eps=1e-7, fused=True)
+    optimizer = torch.optim.Adam(trained.parameters(), eps=1e-7, fused=True)
 
     def forward(batch: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model(batch)
+        logits = trained(batch)
         if network.per_pixel:
             loss = F.binary_cross_entropy_with_logits(logits, target)
             return loss, ((logits > 0) == (target > 0.5)).sum()
@@ -113,16 +113,16 @@ def trainer(
 
 def predictor(network: Network, *, compiled: bool) -> Callable[[Array], Array]:
     chances = torch.nn.Sigmoid() if network.per_pixel else torch.nn.Softmax(1)
-    model = torch.nn.Sequential(_model(network), chances).eval()
+    made = torch.nn.Sequential(model(network), chances).eval()
     if compiled:
         # Each number of images is compiled for itself; beyond a limit PyTorch would give that up.
         torch._dynamo.config.recompile_limit = 64
-        model = torch.compile(model, dynamic=False)
+        made = torch.compile(made, dynamic=False)
 
     def predict(x: Array) -> Array:
         with torch.inference_mode():
             # Nothing is copied: the layout is what PyTorch calls channels_last.
-            y = model(torch.from_numpy(x).permute(0, 3, 1, 2))
+            y = made(torch.from_numpy(x).permute(0, 3, 1, 2))
             return (y.permute(0, 2, 3, 1) if network.per_pixel else y).numpy()
 
     return predict
@@ -130,7 +130,7 @@ def predictor(network: Network, *, compiled: bool) -> Callable[[Array], Array]:
 
 def operation(case: Case, arrays: list[Array], *, compiled: bool) -> Callable[[], Any]:
     op = torch.compile(OPS[case.op]) if compiled else OPS[case.op]
-    tensors = [_tensor(array, name) for name, array in zip(case.names, arrays, strict=True)]
+    tensors = [to_tensor(array, name) for name, array in zip(case.names, arrays, strict=True)]
     if not case.backward:
 
         def forward() -> Any:
@@ -148,7 +148,7 @@ def operation(case: Case, arrays: list[Array], *, compiled: bool) -> Callable[[]
     return lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True)
 
 
-def _tensor(array: Array, name: str) -> Tensor:
+def to_tensor(array: Array, name: str) -> Tensor:
     """In PyTorch's order of axes; images keep their memory, which it calls channels_last."""
     if array.dtype == np.int32:
         return torch.from_numpy(array.astype(np.int64))

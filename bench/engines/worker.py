@@ -1,4 +1,4 @@
-"""The process of one engine: `python -m engines.worker NAME`, started by `driver.py`.
+"""The process of one engine: `python -m engines.worker NAME DEVICE`, started by `driver.py`.
 
 It reads one JSON object a line from stdin and answers each with one on stdout: first
 `{"do": "set up", "task": ..., "threads": ..., ...}`, a task of `tasks.py`, then any number of
@@ -14,9 +14,9 @@ import os
 import sys
 from typing import Any
 
-from engines import ENGINES
+from engines import CUDA_ENGINES, ENGINES
 from engines.processors import use_processors
-from engines.tasks import TASKS, Reply, Round
+from engines.tasks import CUDA_TASKS, TASKS, Reply, Round
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
         request = json.loads(line)
         try:
             if request.pop("do") == "set up":
-                reply, run_round = set_up(sys.argv[1], **request)
+                reply, run_round = set_up(*sys.argv[1:], **request)
             else:
                 assert run_round is not None, "a round before the set-up"
                 reply = run_round()
@@ -39,13 +39,21 @@ def main() -> None:
         print(json.dumps(reply), file=answers, flush=True)
 
 
-def set_up(engine: str, task: str, threads: int, **settings: Any) -> tuple[Reply, Round]:
+def set_up(
+    engine: str, device: str, task: str, threads: int, **settings: Any
+) -> tuple[Reply, Round]:
     """Imports the engine and prepares its task; the reply says its version."""
     use_processors(threads)
-    module_name, options = ENGINES[engine]
-    module = importlib.import_module(module_name)
-    module.set_up(threads)
-    reply, run_round = TASKS[task](module, options, **settings)
+    if device == "cpu":
+        module_name, options = ENGINES[engine]
+        module = importlib.import_module(module_name)
+        module.set_up(threads)
+        reply, run_round = TASKS[task](module, options, **settings)
+    else:
+        module_name, options = CUDA_ENGINES[engine]
+        module = importlib.import_module(module_name)
+        module.set_up(threads, device)
+        reply, run_round = CUDA_TASKS[task](module, options, **settings)
     return {"version": module.version(), **reply}, run_round
 
 

@@ -19,7 +19,7 @@ class CompiledModel:
     `Model.compiled` makes it. It keeps the layers that the model has at that time, and uses the
     model's weights where they are: training or `load_weights` changes what it returns, and so does
     writing to a weight's array. Several threads may call one object at the same time; calls with
-    more than 10 samples (16, of large images) use all threads themselves and wait for each other.
+    more than 10 samples (23, of large images) use all threads themselves and wait for each other.
     It cannot be pickled: each process makes its own. On a GPU calls of several threads wait for
     each other; for a CuPy array a call returns before the GPU is done, as CuPy's functions do.
 
@@ -40,9 +40,11 @@ class CompiledModel:
         few = batch
         if self._gpu is None:
             few = min(batch, planner.least_depth_first(model.sample_bytes(), training=False) - 1)
+        # On a GPU the schedule is that of `predict`, whatever the number of samples.
+        tiled = self._gpu is not None and model._depth_first(batch, training=False)
         # Images as they come from files have a function of their own.
         forward = [
-            Prediction(model, np.empty((0, *sample), dtype), False)
+            Prediction(model, np.empty((0, *sample), dtype), tiled)
             for dtype in (model.dtype, "uint8")
         ]
         self._run: Callable[[Any, Any], Any]

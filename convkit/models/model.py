@@ -12,6 +12,7 @@ import numpy as np
 
 from convkit import geometry, losses, metrics, optimizers, planner, profiling, random
 from convkit.callbacks import Callback, CallbackList, History, ProgressBar, describe
+from convkit.config import get_precision
 from convkit.geometry import Shape
 from convkit.graph import Symbol, Variable
 from convkit.layers import InputLayer, Layer
@@ -235,21 +236,29 @@ class Model(Layer):
         if self.optimizer is not None and self.loss is not None:
             shape = self.output_shape[1:-1] if self.loss.sparse else self.output_shape[1:]
             y = np.zeros((1, *shape), np.int32 if self.loss.sparse else self.dtype)
-        title, program, _, _ = self._program_for_profile(x, y, batch)
+        title, program, _, _ = self._program_for_profile(x, y, batch, measured=False)
         return profiling.describe(title, program, batch)
 
-    def _program_for_profile(self, x: Any, y: Any, batch: int) -> tuple[str, Any, Any, int]:
-        """(title, program, the context in which its arrays are bound, samples)."""
+    def _program_for_profile(
+        self, x: Any, y: Any, batch: int, measured: bool = True
+    ) -> tuple[str, Any, Any, int]:
+        """(title, program, the context in which its arrays are bound, samples).
+
+        Args:
+            measured: whether it is for the times of single kernels: on a GPU it is not fused then.
+        """
         if y is None:
             self._build_for("profile", x)
             x = data.inputs("profile", x, self.input_shape, self.dtype, self.gpu)
             tiled = self._depth_first(batch, training=False)
+            if measured and self.gpu is not None:
+                tiled = False
             forward = Prediction(self, x, tiled)
             out = forward.empty(x)
             bound = forward.program.bound((forward.x, x), (forward.y, out))
             return f"{self.name}: forward pass", forward.program, bound, len(x)
         x, y = self._arrays("profile", x, y)
-        step = self._training_step(x, y, batch)
+        step = self._training_step(x, y, batch, measured)
         order = np.arange(len(x), dtype=np.int64)
         return f"{self.name}: training step", step.program, step.on(x, y, order), len(x)
 
@@ -332,8 +341,8 @@ class Model(Layer):
         return total
 
     def _depth_first(self, samples: int, training: bool) -> bool:
-        if self.gpu is not None:
-            return False
+        if self.gpu is not None:  # whatever the number; blocks of threads know float32 alone
+            return get_precision() == "float32"
         return samples >= planner.least_depth_first(self.sample_bytes(), training)
 
     def _at_once(self, samples: int, batch: int) -> int:
@@ -345,10 +354,12 @@ class Model(Layer):
             return batch
         return max(1, min(samples, placement.AT_ONCE // max(1, self.sample_bytes())))
 
-    def _training_step(self, x: Any, y: Any, batch: int) -> TrainingStep:
+    def _training_step(self, x: Any, y: Any, batch: int, measured: bool = False) -> TrainingStep:
         assert self.loss is not None and self.optimizer is not None
         loss, optimizer = self.loss, self.optimizer
         tiled = self._depth_first(batch, training=True)
+        if measured and self.gpu is not None:
+            tiled = False
         return self._program(  # type: ignore[no-any-return]
             ("train", tiled),
             lambda: TrainingStep(
@@ -554,7 +565,7 @@ class Model(Layer):
         Returns:
             The loss alone where there are no metrics; else a list, the loss first.
         """
-        x, y = self._arrays("evaluate", x, y)
+        x, y = self._one_side(*self._arrays("evaluate", x, y))
         if not len(x):
             raise geometry.fail("evaluate", "at least one sample", "none")
         batch = geometry.integer(
@@ -575,7 +586,7 @@ class Model(Layer):
             batch_size: samples at a time; None: 32. (On a GPU as many as keep it busy; so many if
                 there is no room for more.) As long as all numbers are finite, the result does not
                 depend on it, bit for bit. (On the number of samples it does, by rounding: from 11
-                on, of large images from 17 on, 16 go through the model together.)
+                on, of large images from 24 on, 16 go through the model together.)
             verbose: taken for Keras's sake; nothing is printed.
 
         Returns:

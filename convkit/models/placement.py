@@ -52,9 +52,9 @@ def to_gpu(gpu: int, arrays: list[Any], room: int) -> list[Any]:
         room: bytes that something else is going to need.
     """
     wanted = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
-    limit = os.environ.get(LIMIT)
+    limit = _limit()
     free = _core.free_device_memory(device.backend(), gpu) + _unused()
-    if wanted <= (free * (1 - SPARE) - room if limit is None else int(limit)):
+    if wanted <= (free * (1 - SPARE) - room if limit is None else limit):
         try:
             with device.on(gpu):
                 return [
@@ -64,6 +64,17 @@ def to_gpu(gpu: int, arrays: list[Any], room: int) -> list[Any]:
         except MemoryError:  # somebody else was faster
             pass
     return [array if isinstance(array, np.ndarray) else device.to_numpy(array) for array in arrays]
+
+
+def _limit() -> int | None:
+    """Bytes of data that the environment allows on a GPU; None: it says nothing."""
+    text = os.environ.get(LIMIT)
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise geometry.fail(LIMIT, "a number of bytes", repr(text)) from None
 
 
 def _unused() -> int:

@@ -72,7 +72,8 @@ class TrainingStep:
     Args:
         model: gives `call(x, training=True)`.
         x, y: arrays of the shapes and dtypes that will be trained on.
-        depth_first: whether tiles of samples go through the step one after the other.
+        depth_first: whether tiles of samples go through the step one after the other; on a GPU,
+            single samples, where they can.
     """
 
     def __init__(
@@ -197,6 +198,11 @@ class Prediction:
             return one
         if y is None:
             y = self.empty(x)
+        if not self.program.takes(y):
+            assert self.gpu is not None
+            with device.on(self.gpu):
+                y[...] = self.run(x, batch_size)
+            return y
         with self._lock, self.program.bound((self.x, x), (self.y, y)):
             if self.gpu is not None:
                 self.program.run(0, len(x), batch_size, wait=isinstance(x, np.ndarray))

@@ -93,9 +93,7 @@ def _draw(ax: Axes, profile: Profile, shown: list[Row], more: int, total: float)
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.margins(x=0.14)
     ax.set_xlim(left=0)
-    ax.set_xlabel(
-        f"{unit} per sample: batches of {profile.batch_size}, {profile.where}"
-    )
+    ax.set_xlabel(f"{unit} per sample: batches of {profile.batch_size}, {profile.where}")
     ax.grid(axis="x")
     ax.set_axisbelow(True)
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0)

@@ -18,8 +18,8 @@ namespace {
 // A program on a device, and the Python objects whose memory it uses.
 class BoundDeviceProgram {
  public:
-    BoundDeviceProgram(const py::object& plan, const std::string& backend, int device)
-        : plan_(plan), program_(program_to_prepare(plan), find_device(backend), device) {}
+    BoundDeviceProgram(const py::object& plan, const std::string& backend, int device, bool fused)
+        : plan_(plan), program_(program_to_prepare(plan), find_device(backend), device, fused) {}
 
     // Memory of the host.
     void bind(int id, const py::array& array) {
@@ -86,6 +86,8 @@ class BoundDeviceProgram {
     int64_t reached() const { return program_.reached(); }
     std::vector<double> seconds() const { return program_.seconds(); }
     int64_t graphs() const { return program_.graphs(); }
+    int64_t block_bytes() const { return program_.block_bytes(); }
+    int64_t stretch_bytes(int64_t batch_size) const { return program_.stretch_bytes(batch_size); }
 
  private:
     // Marks the program as busy, as BoundProgram does.
@@ -112,9 +114,11 @@ class BoundDeviceProgram {
 
 void bind_device_program(py::module_& m) {
     py::class_<BoundDeviceProgram>(m, "DeviceProgram",
-                                   "The plan of a breadth-first Program, carried out on a device.")
-        .def(py::init<const py::object&, const std::string&, int>(), py::arg("plan"),
-             py::arg("backend"), py::arg("device"))
+                                   "The plan of a Program, carried out on a device: a "
+                                   "breadth-first one; or, fused, a depth-first one. DoesNotFit "
+                                   "where it cannot be.")
+        .def(py::init<const py::object&, const std::string&, int, bool>(), py::arg("plan"),
+             py::arg("backend"), py::arg("device"), py::arg("fused") = false)
         .def("bind", &BoundDeviceProgram::bind, py::arg("value"), py::arg("array"))
         .def("bind_device", &BoundDeviceProgram::bind_device, py::arg("value"), py::arg("data"),
              py::arg("item_bytes"), py::arg("elements"), py::arg("rows"), py::arg("owner"))
@@ -133,6 +137,10 @@ void bind_device_program(py::module_& m) {
         .def("profile", &BoundDeviceProgram::profile, py::arg("on"),
              "Whether steps run kernel by kernel and add up the seconds of each node.")
         .def("seconds", &BoundDeviceProgram::seconds)
+        .def("block_bytes", &BoundDeviceProgram::block_bytes,
+             "Where it is fused: of a block of threads.")
+        .def("stretch_bytes", &BoundDeviceProgram::stretch_bytes, py::arg("batch_size"),
+             "Where it is fused: of the device's memory.")
         .def("graphs", &BoundDeviceProgram::graphs);
     m.def(
         "free_device_memory",

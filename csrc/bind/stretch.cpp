@@ -114,17 +114,12 @@ class BoundStretch {
 }  // namespace
 
 void bind_stretch(py::module_& m) {
+    py::register_exception<DoesNotFit>(m, "DoesNotFit", PyExc_ValueError);
     py::class_<BoundStretch>(m, "Stretch",
                              "A depth-first Program carried out by blocks of threads on a device, "
-                             "over arrays of the host. ValueError where it does not fit.")
-        .def(py::init([](const py::object& program, const std::string& backend, int64_t most) {
-                 try {
-                     return std::make_unique<BoundStretch>(program, backend, most);
-                 } catch (const DoesNotFit& error) {
-                     throw py::value_error(error.what());
-                 }
-             }),
-             py::arg("program"), py::arg("backend"), py::arg("most"))
+                             "over arrays of the host. DoesNotFit where it cannot be.")
+        .def(py::init<const py::object&, const std::string&, int64_t>(), py::arg("program"),
+             py::arg("backend"), py::arg("most"))
         .def("run", &BoundStretch::run, py::arg("begin"), py::arg("end"), py::arg("batch_size"),
              py::arg("cursor"), py::arg("recorded"))
         .def("block_bytes", &BoundStretch::block_bytes)

@@ -200,10 +200,12 @@ void tile_dropout(const Context& context, const Dropout& s, int64_t n, const T* 
             const int64_t values = std::min(kDrawnAtOnce, s.size - k);
             for (int64_t i = 0; i < values; ++i) {
                 const int64_t at = first * s.size + (k + i) * kTile;
+                T kept[kTile];  // apart from y, which may be x: else the compiler would branch
                 for (int64_t lane = 0; lane < kTile; ++lane) {
                     const T scaled = x[at + lane] * scale;
-                    y[at + lane] = (drawn[i][lane] >> 8) < dropped_below ? T(0) : scaled;
+                    kept[lane] = (drawn[i][lane] >> 8) < dropped_below ? T(0) : scaled;
                 }
+                std::memcpy(y + at, kept, sizeof kept);
             }
         }
     }
