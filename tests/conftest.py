@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from devices import DEVICES, NO_GPU, emulator
 
 import convkit
-from convkit import _core
+from convkit import _core, device
 
 # A shell's background job ignores Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -68,3 +69,15 @@ def threads() -> Iterator[Callable[[int], None]]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def cp(kernels: str) -> Iterator[Any]:
+    """CuPy, or what stands for it; `kernels` is a fixture of the file, the name of a device."""
+    if kernels == "cuda":
+        yield device.array_module()
+        return
+    import fake_cupy
+
+    with device.stand_in(fake_cupy, kernels):
+        yield fake_cupy

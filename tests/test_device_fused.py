@@ -11,7 +11,6 @@ from test_device_program import (  # noqa: F401 (fixtures)
     OPTIMIZERS,
     assert_close_state,
     assert_same_state,
-    cp,
     emulated,
     images,
     kernels,
@@ -159,7 +158,7 @@ def test_data_that_do_not_fit_train_the_same(monkeypatch, window):
     assert_same_state(fits, streamed)
 
 
-def test_arrays_that_are_not_aligned(cp):  # noqa: F811
+def test_arrays_that_are_not_aligned(cp):
     rng = np.random.default_rng(1)
     # A row of this data is 3 bytes, so it begins anywhere.
     x = rng.integers(0, 256, (20, 3), dtype=np.uint8)
@@ -188,7 +187,7 @@ def test_arrays_that_are_not_aligned(cp):  # noqa: F811
 # ---- evaluation and prediction -------------------------------------------------------------------
 
 
-def test_evaluation_and_prediction(cp):  # noqa: F811
+def test_evaluation_and_prediction(cp):
     x, y = pictures(60)
     model = lenet()
     expected, scores = model.predict(x), model.evaluate(x, y, verbose=0)

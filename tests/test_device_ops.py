@@ -49,18 +49,6 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def cp(kernels: str) -> Iterator[Any]:
-    """CuPy, or what stands for it."""
-    if kernels == "cuda":
-        yield device.array_module()
-        return
-    import fake_cupy
-
-    with device.stand_in(fake_cupy, kernels):
-        yield fake_cupy
-
-
-@pytest.fixture
 def stand_in(cp: Any) -> Any:
     """Only what stands for CuPy, whose streams do nothing before they must."""
     if cp.__name__ != "fake_cupy":

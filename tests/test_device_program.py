@@ -40,18 +40,6 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def cp(kernels: str) -> Iterator[Any]:
-    """CuPy, or what stands for it."""
-    if kernels == "cuda":
-        yield device.array_module()
-        return
-    import fake_cupy
-
-    with device.stand_in(fake_cupy, kernels):
-        yield fake_cupy
-
-
-@pytest.fixture
 def emulated(cp: Any) -> Any:
     """The emulator's functions."""
     if cp.__name__ != "fake_cupy":
