@@ -57,7 +57,7 @@ def main() -> int:
     if arguments.device == "cuda":
         _require_gpu()
     name = report.gpu() if arguments.device == "cuda" else "emulated"
-    path = arguments.output or _path(name)
+    path = arguments.output or result_path(name)
     sections, failed = _sections(path), []
     for part in arguments.parts:
         script, options = PARTS[part]
@@ -92,10 +92,12 @@ def _require_gpu() -> None:
         note("CONVKIT_DATA is not set: random images, and no time to accuracy")
 
 
-def _path(name: str) -> Path:
+def result_path(name: str, ending: str = "") -> Path:
+    """Where results of today on the GPU of that name belong; `ending`: of what kind they are."""
     today = datetime.date.today().isoformat()
     slug = name.partition(",")[0].lower().removeprefix("nvidia")
-    return HERE / "results" / f"{today}-{re.sub(r'[^a-z0-9]+', '-', slug).strip('-')}.md"
+    slug = re.sub(r"[^a-z0-9]+", "-", slug).strip("-")
+    return HERE / "results" / f"{today}-{slug}{ending}.md"
 
 
 def _sections(path: Path) -> dict[str, str]:
@@ -126,14 +128,15 @@ def _run(command: list[str]) -> tuple[int, str, list[str]]:
 def _text(name: str, sections: dict[str, str]) -> str:
     today = datetime.date.today().isoformat()
     head = (
-        f"# {today}: {name}\n\nWritten by `python bench/bench_cuda.py`, at commit {_commit()}. "
+        f"# {today}: {name}\n\nWritten by `python bench/bench_cuda.py`, at commit {commit()}. "
         "What is measured and how is told in [the README](../README.md#on-a-gpu). *Ratio* is the "
         "engine's time over convkit's.\n\n"
     )
     return head + "\n\n".join(sections[part] for part in PARTS if part in sections) + "\n"
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Of the sources, as git names it."""
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=HERE,

@@ -29,6 +29,8 @@ _SUBMODULES = (
     "activations",
     "callbacks",
     "config",
+    "constraints",
+    "data",
     "datasets",
     "initializers",
     "layers",
@@ -38,6 +40,8 @@ _SUBMODULES = (
     "ops",
     "optimizers",
     "plot",
+    "regularizers",
+    "schedules",
     "utils",
 )
 _NAMES = {
@@ -46,6 +50,7 @@ _NAMES = {
     "Perceptron": "convkit.perceptron",
     "profile": "convkit.profiling",
     "Sequential": "convkit.models",
+    "value_and_grad": "convkit.models",
 }
 
 if TYPE_CHECKING:
@@ -53,6 +58,8 @@ if TYPE_CHECKING:
         activations,
         callbacks,
         config,
+        constraints,
+        data,
         datasets,
         initializers,
         layers,
@@ -62,10 +69,12 @@ if TYPE_CHECKING:
         ops,
         optimizers,
         plot,
+        regularizers,
+        schedules,
         utils,
     )
     from convkit.layers import Input
-    from convkit.models import Model, Sequential
+    from convkit.models import Model, Sequential, value_and_grad
     from convkit.perceptron import Perceptron
     from convkit.profiling import profile
 
@@ -78,6 +87,8 @@ __all__ = [
     "activations",
     "callbacks",
     "config",
+    "constraints",
+    "data",
     "datasets",
     "get_num_threads",
     "get_precision",
@@ -90,9 +101,12 @@ __all__ = [
     "optimizers",
     "plot",
     "profile",
+    "regularizers",
+    "schedules",
     "set_num_threads",
     "set_precision",
     "utils",
+    "value_and_grad",
 ]
 
 

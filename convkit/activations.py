@@ -7,6 +7,7 @@ from typing import Any
 
 from convkit import geometry
 from convkit.ops import activation as _ops
+from convkit.ops import elementwise as _elementwise
 
 relu = _ops.relu
 leaky_relu = _ops.leaky_relu
@@ -15,6 +16,16 @@ tanh = _ops.tanh
 exponential = _ops.exp
 softmax = _ops.softmax
 log_softmax = _ops.log_softmax
+elu = _elementwise.elu
+selu = _elementwise.selu
+softplus = _elementwise.softplus
+softsign = _elementwise.softsign
+silu = swish = _elementwise.silu
+gelu = _elementwise.gelu
+hard_sigmoid = _elementwise.hard_sigmoid
+hard_silu = hard_swish = _elementwise.hard_swish
+relu6 = _elementwise.relu6
+mish = _elementwise.mish
 
 
 def linear(x: Any) -> Any:
@@ -32,6 +43,18 @@ NAMES: dict[str, Callable[[Any], Any]] = {
     "exp": exponential,
     "softmax": softmax,
     "log_softmax": log_softmax,
+    "elu": elu,
+    "selu": selu,
+    "softplus": softplus,
+    "softsign": softsign,
+    "silu": silu,
+    "swish": silu,
+    "gelu": gelu,
+    "hard_sigmoid": hard_sigmoid,
+    "hard_silu": hard_silu,
+    "hard_swish": hard_silu,
+    "relu6": relu6,
+    "mish": mish,
 }
 
 

@@ -23,6 +23,27 @@ LARGEST_ARRAY = 2**62
 
 DATA_FORMATS = ("channels_last", "channels_first")
 ACTIVATION_KINDS = {"relu": 0, "leaky_relu": 1, "sigmoid": 2, "tanh": 3, "exp": 4}
+# UnaryKind, BinaryKind and ReduceKind of csrc/specs.h, csrc/unary_kinds.h.
+UNARY_KINDS = {
+    "elu": 0,
+    "selu": 1,
+    "softplus": 2,
+    "softsign": 3,
+    "silu": 4,
+    "gelu": 5,
+    "gelu_tanh": 6,
+    "hard_sigmoid": 7,
+    "hard_swish": 8,
+    "mish": 9,
+    "clip": 10,
+    "absolute": 11,
+    "square": 12,
+    "sqrt": 13,
+    "log": 14,
+    "relu6": 15,
+}
+BINARY_KINDS = {"subtract": 0, "multiply": 1, "divide": 2, "maximum": 3, "minimum": 4}
+REDUCE_KINDS = {"sum": 0, "mean": 1, "max": 2, "min": 3}
 
 
 def fail(op: str, expected: str, got: object) -> ValueError:
@@ -401,6 +422,125 @@ def upsample2d(op: str, x: Shape, size: object, interpolation: object) -> tuple[
     )
 
 
+def pad2d(op: str, x: Shape, padding: object) -> tuple[Any, Shape]:
+    """Spec and output shape (N, top + H + bottom, left + W + right, C) of a padding on NHWC."""
+    return _pad2d(op, x, hashable(op, "padding", padding))
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _pad2d(op: str, x: Shape, padding: object) -> tuple[Any, Shape]:
+    return _moved(op, x, borders(op, "padding", padding))
+
+
+def crop2d(op: str, x: Shape, cropping: object) -> tuple[Any, Shape]:
+    """Spec and output shape (N, H - top - bottom, W - left - right, C) of a cropping on NHWC."""
+    return _crop2d(op, x, hashable(op, "cropping", cropping))
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _crop2d(op: str, x: Shape, cropping: object) -> tuple[Any, Shape]:
+    (top, bottom), (left, right) = borders(op, "cropping", cropping)
+    _, height, width, _ = rank(op, "x", x, "N, H, W, C")
+    assert height is not None and width is not None
+    if top + bottom >= height or left + right >= width:
+        raise fail(op, f"cropping that leaves a part of {height} x {width} pixels", cropping)
+    return _moved(op, x, ((-top, -bottom), (-left, -right)))
+
+
+def _moved(
+    op: str, x: Shape, sides: tuple[tuple[int, int], tuple[int, int]]
+) -> tuple[Any, Shape]:
+    n, height, width, channels = rank(op, "x", x, "N, H, W, C")
+    assert height is not None and width is not None and channels is not None
+    (top, bottom), (left, right) = sides
+    shape = (n, height + top + bottom, width + left + right, channels)
+    _fits(op, "the output", shape)
+    spec = _core.Pad2d(
+        height=height,
+        width=width,
+        channels=channels,
+        top=top,
+        left=left,
+        out_height=height + top + bottom,
+        out_width=width + left + right,
+    )
+    return spec, shape
+
+
+def borders(op: str, name: str, value: object) -> tuple[tuple[int, int], tuple[int, int]]:
+    """((top, bottom), (left, right)) of an integer, (rows, columns), or these four."""
+    sides = (value, value) if not isinstance(value, (tuple, list)) else tuple(value)
+    if len(sides) != 2:
+        expected = f"{name} to be an integer, a pair or ((top, bottom), (left, right))"
+        raise fail(op, expected, repr(value))
+    down, right = (pair(op, name, side, 0) for side in sides)
+    return down, right
+
+
+LARGEST_PERMUTATION = 4  # axes, where those that stay together count as one
+
+
+def permute(op: str, x: Shape, axes: object) -> tuple[Any, Shape]:
+    """Spec and output shape of the axes 1 .. of x in another order."""
+    return _permute(op, x, hashable(op, "axes", axes))
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _permute(op: str, x: Shape, axes: object) -> tuple[Any, Shape]:
+    expected = f"axes that are 1 .. {len(x) - 1} in some order, for x of shape {x}"
+    if not x or not isinstance(axes, tuple) or len(axes) != len(x) - 1:
+        raise fail(op, expected, repr(axes))
+    order = [integer(op, "each of axes", axis, 1) for axis in axes]
+    if sorted(order) != list(range(1, len(x))):
+        raise fail(op, expected, repr(axes))
+    # Axes of one value can stand anywhere. Those that follow each other before and after are one.
+    kept = [axis for axis in range(1, len(x)) if x[axis] != 1]
+    groups: list[list[int]] = []
+    for place in (kept.index(axis) for axis in order if axis in kept):
+        if groups and groups[-1][-1] == place - 1:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    inner = 1
+    if groups and groups[-1][-1] == len(kept) - 1:
+        inner = prod(x[kept[place]] or 0 for place in groups.pop())
+    if len(groups) > LARGEST_PERMUTATION:
+        raise fail(op, f"at most {LARGEST_PERMUTATION} axes that change places", repr(axes))
+    before = sorted(groups)
+    free = LARGEST_PERMUTATION - len(groups)
+    sizes = [1] * free + [prod(x[kept[place]] or 0 for place in group) for group in before]
+    source = [*range(free), *(free + before.index(group) for group in groups)]
+    spec = _core.Permute(
+        **{f"size_{i}": size for i, size in enumerate(sizes)},
+        **{f"from_{i}": place for i, place in enumerate(source)},
+        inner=inner,
+    )
+    return spec, (x[0], *(x[axis] for axis in order))
+
+
+def repeat(op: str, x: Shape, repeats: object, axis: object) -> tuple[Any, Shape]:
+    """Spec and output shape of each value along an axis several times over."""
+    return _repeat(op, x, hashable(op, "repeats", repeats), hashable(op, "axis", axis))
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _repeat(op: str, x: Shape, repeats: object, axis: object) -> tuple[Any, Shape]:
+    count = integer(op, "repeats", repeats, 1)
+    if not x:
+        raise fail(op, "x with at least one axis", x)
+    index = axis_index(op, axis, len(x))
+    size = x[index]
+    if size is None:
+        raise fail(op, "an axis other than that of the samples", index)
+    shape = (*x[:index], size * count, *x[index + 1 :])
+    _fits(op, "the output", shape)
+    first = 1 if x[0] is None else 0
+    outer, inner = (
+        prod(s for s in part if s is not None) for part in (x[first : index + 1], x[index + 1 :])
+    )
+    return _core.Expand(outer=outer, repeats=count, inner=inner), shape
+
+
 @lru_cache(maxsize=1024)
 def dense(op: str, x: Shape, kernel: Shape, bias: Shape | None) -> tuple[Any, Shape]:
     """Spec and output shape (N, …, units) of x (N, …, inputs) times kernel (inputs, units)."""
@@ -441,6 +581,18 @@ def rescale(size: int, scale: float, offset: float) -> Any:
     return _core.Rescale(size=size, scale=scale, offset=offset)
 
 
+@lru_cache(maxsize=1024)
+def unary(kind: str, size: int, a: float = 0.0, b: float = 0.0) -> Any:
+    """Spec of an element-wise function of one value; a and b are its numbers."""
+    return _core.Unary(size=size, kind=UNARY_KINDS[kind], a=a, b=b)
+
+
+@lru_cache(maxsize=1024)
+def binary(kind: str, size: int) -> Any:
+    """Spec of an element-wise function of two values."""
+    return _core.Binary(size=size, kind=BINARY_KINDS[kind])
+
+
 def softmax(op: str, x: Shape, axis: object) -> Any:
     """Spec of a normalisation over one axis."""
     return _softmax(op, x, hashable(op, "axis", axis))
@@ -477,3 +629,255 @@ def loss(
         same_shape(op, "y_true", y_true, y_pred, ", that of y_pred")
     rows = prod(size for size in shape if size is not None)
     return _core.Loss(rows=rows, size=y_pred[-1], inner=1, from_logits=int(from_logits)), shape
+
+
+def loss_over(
+    op: str, y_true: Shape, y_pred: Shape, axis: object, from_logits: bool = False
+) -> tuple[Any, Shape]:
+    """Spec and output shape of a loss over one axis, or over several that stand together."""
+    return _loss_over(op, y_true, y_pred, hashable(op, "axis", axis), from_logits)
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _loss_over(
+    op: str, y_true: Shape, y_pred: Shape, axis: object, from_logits: bool
+) -> tuple[Any, Shape]:
+    same_shape(op, "y_true", y_true, y_pred, ", that of y_pred")
+    if not y_pred:
+        raise fail(op, "y_pred with at least one axis", y_pred)
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    places = sorted({axis_index(op, one, len(y_pred)) for one in axes})
+    if not places or places != list(range(places[0], places[0] + len(axes))):
+        raise fail(op, "axes that stand together, each once", axis)
+    first, beyond = places[0], places[-1] + 1
+    over = y_pred[first:beyond]
+    if None in over:
+        raise fail(op, "an axis other than that of the samples", axis)
+    if 0 in over:
+        raise fail(op, "at least one value along the axis", y_pred)
+    before, after = y_pred[:first], y_pred[beyond:]
+    rows, size, inner = (prod(s for s in part if s is not None) for part in (before, over, after))
+    spec = _core.Loss(rows=rows, size=size, inner=inner, from_logits=int(from_logits))
+    return spec, before + after
+
+
+def pointwise_loss(
+    op: str,
+    y_true: Shape,
+    y_pred: Shape,
+    kind: int,
+    axis: object = -1,
+    from_logits: bool = False,
+    a: float = 0.0,
+    b: float = 0.0,
+) -> tuple[Any, Shape]:
+    """Spec and output shape of a loss of PointwiseLossKind; a and b are its numbers."""
+    spec, shape = loss_over(op, y_true, y_pred, axis, from_logits)
+    sizes = {"rows": spec.rows, "size": spec.size, "inner": spec.inner}
+    return (
+        _core.PointwiseLoss(**sizes, kind=kind, from_logits=int(from_logits), a=a, b=b),
+        shape,
+    )
+
+
+def batch_loss(op: str, y_true: Shape, y_pred: Shape) -> tuple[Any, Shape]:
+    """Spec and output shape (samples,) of a loss over a whole batch."""
+    same_shape(op, "y_true", y_true, y_pred, ", that of y_pred")
+    if not y_pred:
+        raise fail(op, "y_pred with at least one axis", y_pred)
+    size = prod(size for size in y_pred[1:] if size is not None)
+    return _core.Loss(rows=1, size=size, inner=1, from_logits=0), y_pred[:1]
+
+
+def channel_affine(channels: int, rows: int) -> Any:
+    """Spec of x * scale + shift with numbers for each channel of (rows, channels)."""
+    return _core.ChannelAffine(rows=rows, channels=channels)
+
+
+@lru_cache(maxsize=1024)
+def batch_norm(
+    op: str, x: Shape, numbers: tuple[tuple[str, Shape], ...], epsilon: float
+) -> tuple[Any, Any]:
+    """Specs of a batch's normalisation, BatchNorm and ChannelAffine, over the last axis of x.
+
+    `numbers` are the names and shapes of what there is for each channel.
+    """
+    if len(x) < 2 or not x[-1]:
+        raise fail(op, "x of shape (N, ..., channels) with at least one channel", x)
+    channels = x[-1]
+    for name, shape in numbers:
+        same_shape(op, name, shape, (channels,), f" for x of shape {x}")
+    rows = prod(size for size in x[:-1] if size is not None)
+    spec = _core.BatchNorm(rows=rows, channels=channels, epsilon=epsilon)
+    return spec, channel_affine(channels, rows)
+
+
+def layer_norm(
+    op: str, x: Shape, numbers: tuple[tuple[str, Shape], ...], axis: object, epsilon: float
+) -> Any:
+    """Spec of a normalisation over the last axis of x, or over several at its end.
+
+    `numbers` are the names and shapes of what there is for each value of those axes.
+    """
+    return _layer_norm(op, x, numbers, hashable(op, "axis", axis), epsilon)
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _layer_norm(
+    op: str, x: Shape, numbers: tuple[tuple[str, Shape], ...], axis: object, epsilon: float
+) -> Any:
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    places = sorted({axis_index(op, one, len(x)) for one in axes})
+    if not places or places != list(range(len(x) - len(axes), len(x))):
+        raise fail(op, "axis to be the last axis, or several at the end", axis)
+    over = x[places[0] :]
+    if None in over:
+        raise fail(op, "axes other than that of the samples", axis)
+    if 0 in over:
+        raise fail(op, "at least one value along the axes", x)
+    for name, shape in numbers:
+        same_shape(op, name, shape, over, f" for x of shape {x}")
+    rows, size = (prod(s for s in part if s is not None) for part in (x[: places[0]], over))
+    return _core.LayerNorm(rows=rows, size=size, epsilon=epsilon)
+
+
+@lru_cache(maxsize=1024)
+def prelu(op: str, x: Shape, alpha: Shape) -> tuple[Any, tuple[Any, Any] | None]:
+    """Spec of a PReLU, and where the shared axes do not come first, those of bringing them there
+    and back.
+
+    alpha has the axes of a sample, or fewer at its end; those of size 1 are shared.
+    """
+    sample = x[1:]
+    if not alpha or len(alpha) > len(sample):
+        raise fail(op, f"alpha with 1 to {len(sample)} axes, for samples of shape {sample}", alpha)
+    full = (1,) * (len(sample) - len(alpha)) + alpha
+    if any(one not in (1, size) for one, size in zip(full, sample, strict=True)):
+        raise fail(op, f"alpha of shape {sample}, or 1 for axes that are shared,", alpha)
+    groups: list[list[Any]] = []  # neighbouring axes that are shared, or that are not
+    for one, size in zip(full, sample, strict=True):
+        if size == 1:
+            continue
+        if groups and groups[-1][0] == (one == 1):
+            groups[-1][1] *= size
+        else:
+            groups.append([one == 1, size])
+    rows, size = (prod(s for shared, s in groups if shared == which) for which in (True, False))
+    spec = _core.PRelu(rows=rows, size=size)
+    order = sorted(range(len(groups)), key=lambda i: not groups[i][0])
+    if order == list(range(len(groups))):
+        return spec, None
+    if len(order) > 4:
+        raise fail(op, "fewer axes that are shared and not by turns", alpha)
+    return spec, _permutations([size for _, size in groups], order)
+
+
+def _permutations(sizes: list[int], order: list[int]) -> tuple[Any, Any]:
+    """Specs that bring up to four axes into another order, and back."""
+    rest = range(len(sizes), 4)
+    sizes, order = sizes + [1] * len(rest), [*order, *rest]
+
+    def spec(sizes: list[int], order: list[int]) -> Any:
+        fields = {f"size_{i}": size for i, size in enumerate(sizes)}
+        fields |= {f"from_{i}": axis for i, axis in enumerate(order)}
+        return _core.Permute(**fields, inner=1)
+
+    there = spec(sizes, order)
+    return there, spec([sizes[axis] for axis in order], [order.index(i) for i in range(4)])
+
+
+def conv2d_transpose(
+    op: str,
+    x: Shape,
+    kernel: Shape,
+    bias: Shape | None,
+    strides: object,
+    padding: object,
+    output_padding: object,
+    dilation_rate: object,
+) -> tuple[Any, Shape]:
+    """Spec and output shape of a transposed convolution on NHWC.
+
+    The spec is that of the convolution whose input has the output's shape.
+    """
+    return _conv2d_transpose(
+        op,
+        x,
+        kernel,
+        bias,
+        hashable(op, "strides", strides),
+        hashable(op, "padding", padding),
+        hashable(op, "output_padding", output_padding),
+        hashable(op, "dilation_rate", dilation_rate),
+    )
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _conv2d_transpose(
+    op: str,
+    x: Shape,
+    kernel: Shape,
+    bias: Shape | None,
+    strides: object,
+    padding: object,
+    output_padding: object,
+    dilation_rate: object,
+) -> tuple[Any, Shape]:
+    n, height, width, channels = rank(op, "x", x, "N, H, W, C")
+    windows = rank(op, "kernel", kernel, "kernel_height, kernel_width, filters, channels")
+    kernel_height, kernel_width, filters, _ = windows
+    assert height is not None and width is not None and filters is not None
+    assert kernel_height is not None and kernel_width is not None
+    if min(windows, default=0) < 1:  # type: ignore[type-var]
+        raise fail(op, "kernel of sizes of at least 1", kernel)
+    if kernel[3] != channels:
+        expected = f"kernel of shape ({kernel_height}, {kernel_width}, filters, {channels})"
+        raise fail(op, f"{expected} for {channels} channels", kernel)
+    if bias is not None:
+        same_shape(op, "bias", bias, (filters,))
+    choice(op, "padding", padding, ("valid", "same"))
+    if min(height, width) < 1:
+        raise fail(op, "x of at least 1 x 1", f"{height} x {width}")
+    steps = pair(op, "strides", strides, 1)
+    dilations = pair(op, "dilation_rate", dilation_rate, 1)
+    more: tuple[int | None, int | None] = (None, None)
+    if output_padding is not None:
+        more = pair(op, "output_padding", output_padding, 0)
+        if any(extra >= step for extra, step in zip(more, steps, strict=True)):  # type: ignore[operator]
+            raise fail(op, f"output_padding smaller than strides {steps}", output_padding)
+    out, pads = [], []
+    for size, taps, step, dilation, extra in zip(
+        (height, width), (kernel_height, kernel_width), steps, dilations, more, strict=True
+    ):
+        window = (taps - 1) * dilation + 1
+        last = (size - 1) * step
+        if padding == "valid":
+            made = last + (max(window, step) if extra is None else window + extra)
+        else:
+            made = size * step if extra is None else last + window % 2 + extra
+        total = max(last + window - made, 0)
+        if made < 1:
+            raise fail(op, "an output of at least 1 x 1", f"{made} values along an axis")
+        out.append(made)
+        pads.append((total // 2, total - total // 2))
+    shape = (n, out[0], out[1], filters)
+    spec, back = _conv2d(op, shape, kernel, None, steps, tuple(pads), dilations, 1)
+    assert back == x
+    return spec, shape
+
+
+@lru_cache(maxsize=1024)
+def depthwise_kernel(op: str, x: Shape, kernel: Shape) -> tuple[Shape, int]:
+    """The shape that a depthwise kernel (height, width, C, multiplier) has for `conv2d`, and the
+    number of groups."""
+    channels = rank(op, "x", x, "N, H, W, C")[3]
+    height, width, of, multiplier = rank(
+        op, "kernel", kernel, "kernel_height, kernel_width, channels, multiplier"
+    )
+    if of != channels:
+        raise fail(
+            op, f"kernel of shape ({height}, {width}, {channels}, multiplier) for x of shape {x}",
+            kernel,
+        )  # fmt: skip
+    assert of is not None and multiplier is not None
+    return (height, width, 1, of * multiplier), of

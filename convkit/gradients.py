@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from convkit import _core
-from convkit.geometry import samples
+from convkit.broadcasting import summing
+from convkit.geometry import REDUCE_KINDS, samples
 from convkit.graph import Node, Symbol, Variable, call, on_behalf_of, ordered_nodes, reshape
 
 Rule = Callable[..., list[Any]]
@@ -23,7 +24,7 @@ RULES: dict[str, Rule] = {}
 class Call:
     """One kernel call as a rule sees it."""
 
-    __slots__ = ("_out", "dtype", "inputs", "n", "needs", "outputs", "spec")
+    __slots__ = ("_out", "dtype", "dys", "inputs", "n", "needs", "outputs", "spec")
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Call:
         self.dtype = dtype
         self.needs = needs
         self._out = out
+        self.dys: Sequence[Any] = ()  # of all outputs, where there are several and all are needed
 
     def target(self, index: int) -> Any:
         """Where input `index`'s gradient goes: a shape, an array given for it, None if unneeded."""
@@ -88,6 +90,54 @@ def _weighted(kernel: str, c: Call, dy: Any) -> list[Any]:
     return [dx, None if dkernel is None else made, dbias]
 
 
+@rule("channel_affine")
+def _channel_affine(kernel: str, c: Call, dy: Any) -> list[Any]:
+    x, scale, _ = c.inputs
+    dx, dscale, dshift = c.target(0), c.target(1), c.target(2)
+    passed = None
+    if scale is None and isinstance(dy, Symbol):  # one value can serve both
+        passed, dx = (dy if c.needs[0] else None), None
+    inputs = [dy, x if dscale is not None else None, scale]
+    dx, dscale, dshift = c.kernel("channel_affine_backward", inputs, [dx, dscale, dshift])
+    return [dx if passed is None else passed, dscale, dshift]
+
+
+@rule("batch_norm")
+def _batch_norm(kernel: str, c: Call, dy: Any) -> list[Any]:
+    x, gamma, _ = c.inputs
+    inputs = [dy, x, gamma, *c.outputs[1:]]
+    return c.kernel("batch_norm_backward", inputs, [c.target(0), c.target(1), c.target(2)])
+
+
+@rule("batch_norm_affine")
+def _batch_norm_affine(kernel: str, c: Call, dy: Any) -> list[Any]:
+    # The mean and the variance are constants.
+    found = c.kernel(
+        "batch_norm_affine_backward", [*c.dys, *c.inputs[2:]], [c.target(0), c.target(1)]
+    )
+    return [*found, None, None]
+
+
+@rule("layer_norm")
+def _layer_norm(kernel: str, c: Call, dy: Any) -> list[Any]:
+    inputs = [dy, *c.inputs[:2]]
+    return c.kernel("layer_norm_backward", inputs, [c.target(0), c.target(1), c.target(2)])
+
+
+@rule("prelu")
+def _prelu(kernel: str, c: Call, dy: Any) -> list[Any]:
+    return c.kernel("prelu_backward", [dy, *c.inputs], [c.target(0), c.target(1)])
+
+
+@rule("conv2d_backward_input")
+def _transposed(kernel: str, c: Call, dy: Any) -> list[Any]:
+    """Of a convolution's gradient, taken as a function of its own: a transposed convolution."""
+    x, weights = c.inputs
+    (dx,) = c.kernel("conv2d", [dy, weights, None], [c.target(0)])
+    dkernel, _ = c.kernel("conv2d_backward_kernel", [x, dy], [c.target(1), None])
+    return [dx, dkernel]
+
+
 @rule("max_pool2d")
 def _max_pool2d(kernel: str, c: Call, dy: Any) -> list[Any]:
     return c.kernel("max_pool2d_backward", [dy, c.inputs[0]], [c.target(0)])
@@ -118,6 +168,34 @@ def _add(kernel: str, c: Call, dy: Any) -> list[Any]:
     return c.kernel("add_backward", [dy], [c.target(0), c.target(1)])
 
 
+@rule("unary")
+def _unary(kernel: str, c: Call, dy: Any) -> list[Any]:
+    return c.kernel("unary_backward", [dy, c.inputs[0]], [c.target(0)])
+
+
+@rule("binary")
+def _binary(kernel: str, c: Call, dy: Any) -> list[Any]:
+    return c.kernel("binary_backward", [dy, *c.inputs], [c.target(0), c.target(1)])
+
+
+@rule("reduce")
+def _reduce(kernel: str, c: Call, dy: Any) -> list[Any]:
+    extreme = c.spec.kind in (REDUCE_KINDS["max"], REDUCE_KINDS["min"])
+    return c.kernel("reduce_backward", [dy, c.inputs[0] if extreme else None], [c.target(0)])
+
+
+@rule("expand")
+def _expand(kernel: str, c: Call, dy: Any) -> list[Any]:
+    if c.target(0) is None:
+        return [None]
+    return call("reduce", summing(c.spec), c.n, [dy], [c.target(0)], c.dtype)
+
+
+@rule("broadcast")
+def _broadcast(kernel: str, c: Call, dy: Any) -> list[Any]:
+    return c.kernel("broadcast_backward", [dy], [c.target(0)])
+
+
 @rule("concatenate")
 def _concatenate(kernel: str, c: Call, dy: Any) -> list[Any]:
     return c.kernel("concatenate_backward", [dy], [c.target(0), c.target(1)])
@@ -131,9 +209,46 @@ def _transpose(kernel: str, c: Call, dy: Any) -> list[Any]:
     return call("transpose", spec, c.n, [dy], [c.target(0)], c.dtype)
 
 
-@rule("dropout")
+@rule("pad2d")
+def _pad2d(kernel: str, c: Call, dy: Any) -> list[Any]:
+    if c.target(0) is None:
+        return [None]
+    s = c.spec
+    back = _core.Pad2d(
+        height=s.out_height,
+        width=s.out_width,
+        channels=s.channels,
+        top=-s.top,
+        left=-s.left,
+        out_height=s.height,
+        out_width=s.width,
+    )
+    return call("pad2d", back, c.n, [dy], [c.target(0)], c.dtype)
+
+
+@rule("permute")
+def _permute(kernel: str, c: Call, dy: Any) -> list[Any]:
+    if c.target(0) is None:
+        return [None]
+    s = c.spec
+    sizes = (s.size_0, s.size_1, s.size_2, s.size_3)
+    source = (s.from_0, s.from_1, s.from_2, s.from_3)
+    back = _core.Permute(
+        **{f"size_{i}": sizes[place] for i, place in enumerate(source)},
+        **{f"from_{i}": source.index(i) for i in range(4)},
+        inner=s.inner,
+    )
+    return call("permute", back, c.n, [dy], [c.target(0)], c.dtype)
+
+
+@rule("dropout", "spatial_dropout")
 def _dropout(kernel: str, c: Call, dy: Any) -> list[Any]:
-    return [*c.kernel("dropout", [dy, c.inputs[1]], [c.target(0)]), None]
+    return [*c.kernel(kernel, [dy, c.inputs[1]], [c.target(0)]), None]
+
+
+@rule("gaussian_noise")
+def _noise(kernel: str, c: Call, dy: Any) -> list[Any]:
+    return [dy if c.needs[0] else None, None]
 
 
 @rule(
@@ -152,24 +267,37 @@ def _sparse_loss(kernel: str, c: Call, dy: Any) -> list[Any]:
     return [None, *c.kernel(f"{kernel}_backward", [dy, target, prediction], [c.target(1)])]
 
 
-def gradients(loss: Symbol, wanted: Sequence[Symbol]) -> list[Symbol | None]:
-    """d(loss) / d(symbol) for each wanted symbol; None where the loss does not depend on it.
+@rule("pointwise_loss", "dice", "batch_dice")
+def _loss_of_predictions(kernel: str, c: Call, dy: Any) -> list[Any]:
+    if c.needs[0]:
+        raise ValueError(f"{kernel}: expected targets that no weights make, got others")
+    return [None, *c.kernel(f"{kernel}_backward", [dy, *c.inputs], [c.target(1)])]
+
+
+@rule("python")
+def _python(kernel: str, c: Call, dy: Any) -> list[Any]:
+    targets = [c.target(i) for i in range(len(c.inputs))]
+    return c.kernel("python_backward", [dy, *c.inputs, c.outputs[0]], targets)
+
+
+def gradients(losses: Sequence[Symbol], wanted: Sequence[Symbol]) -> list[Symbol | None]:
+    """d(sum of losses) / d(symbol) for each wanted symbol; None where they do not depend on it.
 
     Args:
-        loss: a symbol that is the result of a `mean` node, the scalar to be differentiated.
+        losses: symbols that are results of `mean` nodes, scalars.
     """
-    nodes = ordered_nodes([loss])
+    nodes = ordered_nodes(losses)
     leads = {id(symbol) for symbol in wanted}  # symbols on the way to what is wanted
     for node in nodes:
         if any(id(value) in leads for value in node.inputs if value is not None):
             leads.update(id(output) for output in node.outputs if output is not None)
 
-    found: dict[int, Any] = {id(loss): _one(loss.dtype)}
+    found: dict[int, Any] = {id(loss): _one(loss.dtype) for loss in losses}
     for node in reversed(nodes):
         dys = [None if output is None else found.get(id(output)) for output in node.outputs]
         if not dys or dys[0] is None or not any(id(o) in leads for o in node.outputs):
             continue
-        for value, gradient in zip(node.inputs, _node_gradients(node, dys[0], leads), strict=True):
+        for value, gradient in zip(node.inputs, _node_gradients(node, dys, leads), strict=True):
             if value is None or gradient is None:
                 continue
             other = found.get(id(value))
@@ -181,7 +309,8 @@ def _one(dtype: str) -> Symbol:
     return Variable(np.ones(1, dtype), "one", trainable=False).symbol
 
 
-def _node_gradients(node: Node, dy: Any, leads: set[int]) -> list[Any]:
+def _node_gradients(node: Node, dys: Sequence[Any], leads: set[int]) -> list[Any]:
+    dy = dys[0]
     needs = [value is not None and id(value) in leads for value in node.inputs]
     if node.kernel == "reshape":
         source = node.inputs[0]
@@ -192,6 +321,7 @@ def _node_gradients(node: Node, dy: Any, leads: set[int]) -> list[Any]:
     output = node.outputs[0]
     assert output is not None
     one = Call(node.spec, None, node.inputs, node.outputs, output.dtype, needs)
+    one.dys = dys
     with on_behalf_of(node.layer):
         return backward(node.kernel, dy, one)
 

@@ -32,6 +32,22 @@ _sequence = itertools.count()
 _layer: ContextVar[str] = ContextVar("_layer", default="")
 
 
+class _Version:
+    """How often values of variables have changed; what is worked out from them goes by it."""
+
+    number = 0
+
+
+def version() -> int:
+    """A number that is another one when a variable was assigned to, or trained, since."""
+    return _Version.number
+
+
+def touch() -> None:
+    """Says that values of variables have changed."""
+    _Version.number += 1
+
+
 class User(Protocol):
     """What uses a variable's array where it is."""
 
@@ -47,12 +63,15 @@ class Variable:
         value: the array: NumPy's, or CuPy's where the variable is on a GPU. Assign to it with
             `assign`, so that programs go on seeing it.
         trainable: whether `fit` changes it.
+        regularizer, constraint: of `convkit.regularizers` and `convkit.constraints`, or None.
     """
 
     def __init__(self, value: np.ndarray, name: str, trainable: bool = True) -> None:
         self.name = name
         self.value: Any = np.array(value, order="C")
         self.trainable = trainable
+        self.regularizer: Any = None
+        self.constraint: Any = None
         self.symbol = Symbol(self.value.shape, str(self.value.dtype), place="state", variable=self)
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -116,6 +135,7 @@ class Variable:
             raise ValueError(
                 f"{self.name}: expected a value of shape {self.shape}, got {array.shape}"
             )
+        touch()
         gpu = self.gpu
         if gpu is None:
             self.value[...] = array
@@ -140,8 +160,7 @@ class Symbol:
             "source" (an array from which rows are gathered), "state" (a variable); a planner adds
             "tile" (a tile of samples) and "sum" (what the tiles of a batch add to).
         node, variable: what makes it, what it stands for.
-        history: (layer, x) if a layer's call on x, a symbol or a list of them, returned it; x is
-            None for a model's input.
+        history: the call of a layer that returned it; None if none did.
     """
 
     def __init__(
@@ -158,7 +177,7 @@ class Symbol:
         self.place = place
         self.node = node
         self.variable = variable
-        self.history: tuple[Any, Symbol | list[Symbol] | None] | None = None
+        self.history: LayerCall | None = None
 
     @property
     def ndim(self) -> int:
@@ -166,6 +185,23 @@ class Symbol:
 
     def __repr__(self) -> str:
         return f"<Symbol shape {self.shape}, {self.dtype}>"
+
+
+class LayerCall:
+    """A layer's call on symbols.
+
+    Attributes:
+        layer: what was called.
+        inputs: a symbol, or a nest of them (see `convkit.structure`); None for a model's input.
+        outputs: likewise, what it returned.
+    """
+
+    __slots__ = ("inputs", "layer", "outputs")
+
+    def __init__(self, layer: Any, inputs: Any, outputs: Any) -> None:
+        self.layer = layer
+        self.inputs = inputs
+        self.outputs = outputs
 
 
 class Node:
@@ -277,19 +313,32 @@ def ordered_nodes(targets: Iterable[Symbol | Node]) -> list[Node]:
     return [found[sequence] for sequence in sorted(found)]
 
 
-# What a step does after its gradients are known: counters of random numbers that move on.
-_after_step: ContextVar[list[Callable[[], Node]] | None] = ContextVar("_after_step", default=None)
+class Notes:
+    """What the calls of layers ask for while a training step is recorded.
+
+    Attributes:
+        after: what records nodes that come after all gradients: counters of random numbers and
+            running means that move on.
+        losses: symbols with a value per row that are added to the loss.
+    """
+
+    def __init__(self) -> None:
+        self.after: list[Callable[[], Node]] = []
+        self.losses: list[Symbol] = []
+
+
+_notes: ContextVar[Notes | None] = ContextVar("_notes", default=None)
 
 
 @contextmanager
-def training_step() -> Iterator[list[Callable[[], Node]]]:
-    """While a training step is recorded: collects what `after_step` asks for."""
-    asked: list[Callable[[], Node]] = []
-    token = _after_step.set(asked)
+def training_step() -> Iterator[Notes]:
+    """While a training step is recorded: collects what `after_step` and `add_loss` ask for."""
+    notes = Notes()
+    token = _notes.set(notes)
     try:
-        yield asked
+        yield notes
     finally:
-        _after_step.reset(token)
+        _notes.reset(token)
 
 
 def after_step(record: Callable[[], Node]) -> int:
@@ -298,8 +347,15 @@ def after_step(record: Callable[[], Node]) -> int:
     Returns:
         How many calls were asked for before: a number of this one's own within the step.
     """
-    asked = _after_step.get()
-    if asked is None:
+    notes = _notes.get()
+    if notes is None:
         return 0
-    asked.append(record)
-    return len(asked) - 1
+    notes.after.append(record)
+    return len(notes.after) - 1
+
+
+def add_loss(rows: Symbol) -> None:
+    """Adds the mean of these values to the loss of the step that is being recorded, if any."""
+    notes = _notes.get()
+    if notes is not None:
+        notes.losses.append(rows)

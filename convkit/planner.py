@@ -27,6 +27,15 @@ OWN_VERSION = {
     "mean_backward",
     "gather",
     "gather_labels",
+    "spatial_dropout",
+    "gaussian_noise",
+    "random_transform",
+    "random_contrast",
+    *(
+        f"{kernel}{direction}"
+        for kernel in ("broadcast", "channel_affine", "layer_norm", "prelu")
+        for direction in ("", "_backward")
+    ),
 }
 # Kernels to which a tile is one sample with 16 times the channels.
 WIDENED = {
@@ -34,6 +43,11 @@ WIDENED = {
     "categorical_accuracy",
     "sparse_categorical_accuracy",
     "binary_accuracy",
+    "top_k_accuracy",
+    "sparse_top_k_accuracy",
+    "expand",
+    "pad2d",
+    "permute",
     *(
         f"{kernel}{direction}"
         for kernel in (
@@ -50,6 +64,11 @@ WIDENED = {
             "binary_crossentropy",
             "mean_squared_error",
             "mean_absolute_error",
+            "unary",
+            "binary",
+            "reduce",
+            "pointwise_loss",
+            "dice",
         )
         for direction in ("", "_backward")
     ),

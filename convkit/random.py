@@ -7,6 +7,8 @@ seed gives the same bits whatever the number of threads.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 _generator: np.random.Generator | None = None
@@ -29,3 +31,23 @@ def generator() -> np.random.Generator:
 def draw_seed() -> int:
     """A seed for a generator of its own, drawn from the process's."""
     return int(generator().integers(2**62))
+
+
+def state() -> dict[str, Any]:
+    """Where the generator is, made of what JSON holds."""
+    found: dict[str, Any] = _listed(dict(generator().bit_generator.state))
+    return found
+
+
+def restore(value: dict[str, Any]) -> None:
+    """Has the generator go on from what `state` gave."""
+    given = dict(value)
+    given["state"] = {key: np.array(part, np.uint64) for key, part in value["state"].items()}
+    given["buffer"] = np.array(value["buffer"], np.uint64)
+    generator().bit_generator.state = given
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _listed(part) for key, part in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray) else value

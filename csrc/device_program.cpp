@@ -465,6 +465,7 @@ size_t DeviceProgram::give_node(size_t index, int64_t n) {
     for (size_t i = 0; i < node.arguments.size(); ++i)
         arguments[i] = node.arguments[i] < 0 ? nullptr : addresses_[node.arguments[i]];
     Context context;
+    context.batch = n;
     context.queue = queue_.get();
     (plan_.float64() ? node.kernel->call_float64 : node.kernel->call_float32)(
         library_.kernels, context, node.spec, node.per_sample ? n : 1, arguments);

@@ -238,7 +238,7 @@ void Program::add_up(const Update& update, int64_t n) {
 }
 
 void Program::step(int64_t row, int64_t n, Poll& poll) {
-    const Context context{seconds_.empty() ? num_threads() : 1};
+    const Context context{seconds_.empty() ? num_threads() : 1, 0, n};
     bool updating = false;
     for (size_t i = 0; i < first_update_; ++i) {
         const Node& node = nodes_[i];

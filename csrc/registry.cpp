@@ -124,6 +124,14 @@ struct InLanes {
     bool operator()(Rescale& s) const { return widen(s.size); }
     bool operator()(Softmax& s) const { return widen(s.inner); }
     bool operator()(Loss& s) const { return widen(s.inner); }
+    bool operator()(Unary& s) const { return widen(s.size); }
+    bool operator()(Binary& s) const { return widen(s.size); }
+    bool operator()(Reduce& s) const { return widen(s.inner); }
+    bool operator()(Expand& s) const { return widen(s.inner); }
+    bool operator()(Pad2d& s) const { return widen(s.channels); }
+    bool operator()(Permute& s) const { return widen(s.inner); }
+    bool operator()(PointwiseLoss& s) const { return widen(s.inner); }
+    bool operator()(TopK& s) const { return widen(s.inner); }
     bool operator()(Concatenate& s) const { return widen(s.first) && widen(s.second); }
     template <class Other>
     bool operator()(Other&) const {

@@ -11,9 +11,13 @@
 
 namespace convkit {
 
-using Spec = std::variant<Conv2d, Dense, Pool2d, Upsample2d, Elementwise, Activation, Softmax,
-                          Concatenate, Transpose, Dropout, Loss, Mean, Gather, Sgd, Adam,
-                          FusedConv2d, FusedDense, Rescale>;
+using Spec =
+    std::variant<Conv2d, Dense, Pool2d, Upsample2d, Elementwise, Activation, Softmax, Concatenate,
+                 Transpose, Dropout, Loss, Mean, Gather, Sgd, Adam, FusedConv2d, FusedDense,
+                 Rescale, Unary, Binary, Reduce, Expand, ChannelAffine, BatchNorm, LayerNorm, PRelu,
+                 Fold, MovingAverage, Pad2d, Permute, SpatialDropout, GaussianNoise,
+                 RandomTransform, RandomContrast, PointwiseLoss, TopK, Confusion, ThresholdCounts,
+                 Rmsprop, Nadam, Adagrad, Adadelta, Lion, Decay, Clip, Regularizer, Constraint>;
 
 // kReal is the T of a kernel: float or double.
 enum class Element { kReal, kUint8, kInt32, kInt64, kFloat64, kAny };

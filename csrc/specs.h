@@ -163,6 +163,224 @@ struct Gather {
     }
 };
 
+// Element-wise functions whose gradient follows from x.
+enum UnaryKind : int64_t {
+    kElu,          // x > 0 ? x : a (exp(x) - 1)
+    kSelu,         // elu with Klambauer's constants
+    kSoftplus,     // log(1 + exp(x))
+    kSoftsign,     // x / (1 + |x|)
+    kSilu,         // x sigmoid(x)
+    kGelu,         // x Phi(x)
+    kGeluTanh,     // its approximation by tanh
+    kHardSigmoid,  // min(max(x / 6 + 1 / 2, 0), 1)
+    kHardSwish,    // x hard_sigmoid(x)
+    kMish,         // x tanh(softplus(x))
+    kClip,         // min(max(x, a), b)
+    kAbs,
+    kSquare,
+    kSqrt,
+    kLog,
+};
+
+struct Unary {
+    int64_t size;
+    int64_t kind;  // UnaryKind
+    double a, b;   // where the kind says so
+};
+
+enum BinaryKind : int64_t { kSubtract, kMultiply, kDivide, kMaximum, kMinimum };
+
+// a, b and y of one shape.
+struct Binary {
+    int64_t size;
+    int64_t kind;  // BinaryKind
+};
+
+enum ReduceKind : int64_t { kSum, kMean, kMax, kMin };
+
+// x (n, outer, size, inner), y (n, outer, inner).
+struct Reduce {
+    int64_t outer, size, inner;
+    int64_t kind;  // ReduceKind
+
+    int64_t input_size() const { return outer * size * inner; }
+    int64_t output_size() const { return outer * inner; }
+};
+
+// x (n, outer, inner), y (n, outer, repeats, inner).
+struct Expand {
+    int64_t outer, repeats, inner;
+
+    int64_t input_size() const { return outer * inner; }
+    int64_t output_size() const { return outer * repeats * inner; }
+};
+
+// x (n, rows, channels); scale and shift (channels).
+struct ChannelAffine {
+    int64_t rows, channels;
+
+    int64_t total() const { return rows * channels; }
+};
+
+// x (n, rows, channels), normalised over all n and rows.
+struct BatchNorm {
+    int64_t rows, channels;
+    double epsilon;
+
+    int64_t total() const { return rows * channels; }
+};
+
+// x (n, rows, size), each row normalised.
+struct LayerNorm {
+    int64_t rows, size;
+    double epsilon;
+
+    int64_t total() const { return rows * size; }
+};
+
+// x (n, rows, size), alpha (size).
+struct PRelu {
+    int64_t rows, size;
+
+    int64_t total() const { return rows * size; }
+};
+
+// kernel (rows, filters) of a convolution or a dense layer, scale and shift (filters).
+struct Fold {
+    int64_t rows, filters;
+};
+
+// moving = momentum moving + (1 - momentum) value.
+struct MovingAverage {
+    int64_t size;
+    double momentum;
+};
+
+// x (n, height, width, channels), y (n, out_height, out_width, channels): y[i, j] is
+// x[i - top, j - left], 0 where there is none. Cropping has negative top and left.
+struct Pad2d {
+    int64_t height, width, channels;
+    int64_t top, left;
+    int64_t out_height, out_width;
+
+    int64_t input_size() const { return height * width * channels; }
+    int64_t output_size() const { return out_height * out_width * channels; }
+};
+
+// x (n, size_0, size_1, size_2, size_3, inner); axis i of y is axis from_i of x.
+struct Permute {
+    int64_t size_0, size_1, size_2, size_3;
+    int64_t from_0, from_1, from_2, from_3;
+    int64_t inner;
+
+    int64_t total() const { return size_0 * size_1 * size_2 * size_3 * inner; }
+};
+
+// As Dropout, whole channels at a time: x (n, rows, channels).
+struct SpatialDropout {
+    int64_t rows, channels;
+    int64_t stream;
+    double rate;
+
+    int64_t total() const { return rows * channels; }
+};
+
+struct GaussianNoise {
+    int64_t size;
+    int64_t stream;
+    double stddev;
+};
+
+enum FillMode : int64_t { kConstant, kNearest, kReflect, kWrap };
+
+// Images x (n, height, width, channels) to y (n, out_height, out_width, channels). For each sample
+// are drawn: flips (with these probabilities), an angle in radians, a shift in shares of the height
+// and width, and factors by which the view grows (above 1: zoomed out); bounds low and high. If
+// `crop` is 1, y is a window of x at a place that is drawn, and only flips are applied to it.
+struct RandomTransform {
+    int64_t height, width, channels;
+    int64_t out_height, out_width;
+    int64_t stream;
+    int64_t crop;      // 0 or 1
+    int64_t bilinear;  // 0: nearest
+    int64_t fill;      // FillMode
+    double fill_value;
+    double flip_horizontal, flip_vertical;
+    double angle_low, angle_high;
+    double shift_height_low, shift_height_high, shift_width_low, shift_width_high;
+    double zoom_height_low, zoom_height_high, zoom_width_low, zoom_width_high;
+    int64_t zoom_both;  // 1: the width's factor is the height's
+
+    int64_t input_size() const { return height * width * channels; }
+    int64_t output_size() const { return out_height * out_width * channels; }
+};
+
+// Images x (n, rows, channels): y = clip((x - mean of the channel) factor + mean), with a factor in
+// low .. high for each sample, clipped to value_low .. value_high.
+struct RandomContrast {
+    int64_t rows, channels;
+    int64_t stream;
+    double low, high;
+    double value_low, value_high;
+
+    int64_t total() const { return rows * channels; }
+};
+
+enum PointwiseLossKind : int64_t {
+    kHinge,
+    kSquaredHinge,
+    kCategoricalHinge,
+    kHuber,  // a: delta
+    kKlDivergence,
+    kPoisson,
+    kLogCosh,
+    kAbsolutePercentage,
+    kSquaredLogarithmic,
+    kCosineSimilarity,
+    kBinaryFocal,       // a: alpha, or below 0 for no weights; b: gamma
+    kCategoricalFocal,  // a: alpha, b: gamma
+};
+
+// As Loss.
+struct PointwiseLoss {
+    int64_t rows, size, inner;
+    int64_t kind;         // PointwiseLossKind
+    int64_t from_logits;  // 0 or 1; focal losses only
+    double a, b;          // where the kind says so
+
+    int64_t losses() const { return rows * inner; }
+    int64_t total() const { return rows * size * inner; }
+};
+
+// target and prediction (n, rows, size, inner), score (n, rows, inner); sparse targets as of Loss.
+struct TopK {
+    int64_t rows, size, inner;
+    int64_t k;
+
+    int64_t losses() const { return rows * inner; }
+    int64_t total() const { return rows * size * inner; }
+};
+
+// prediction (n, rows, classes); with one column the classes are 0 and 1, from 0.5 on.
+struct Confusion {
+    int64_t rows, columns;
+
+    int64_t classes() const { return columns == 1 ? 2 : columns; }
+    int64_t total() const { return rows * columns; }
+};
+
+// target and prediction (n, rows, columns). For each threshold (and column, if per_column) how many
+// are true positives, false positives, true negatives, false negatives. If `largest` is 1, what
+// counts as positive is the largest of a row, above the threshold.
+struct ThresholdCounts {
+    int64_t rows, columns;
+    int64_t thresholds;
+    int64_t per_column, largest;  // 0 or 1
+
+    int64_t total() const { return rows * columns; }
+    int64_t counters() const { return 4 * thresholds * (per_column ? columns : 1); }
+};
+
 // Optimizers see a parameter as one flat array; n is 1.
 struct Sgd {
     int64_t size;
@@ -173,6 +391,60 @@ struct Sgd {
 struct Adam {
     int64_t size;
     double beta_1, beta_2, epsilon;
+};
+
+struct Rmsprop {
+    int64_t size;
+    double rho, momentum, epsilon;
+};
+
+struct Nadam {
+    int64_t size;
+    double beta_1, beta_2, epsilon;
+};
+
+struct Adagrad {
+    int64_t size;
+    double epsilon;
+};
+
+struct Adadelta {
+    int64_t size;
+    double rho, epsilon;
+};
+
+struct Lion {
+    int64_t size;
+    double beta_1, beta_2;
+};
+
+// Weight decay, a part of the parameter for each unit of the learning rate.
+struct Decay {
+    int64_t size;
+    double rate;
+};
+
+// A gradient held to -limit .. limit, or to a norm of at most limit.
+struct Clip {
+    int64_t size;
+    double limit;
+};
+
+// l1 |w| + l2 w^2, summed over a parameter.
+struct Regularizer {
+    int64_t size;
+    double l1, l2;
+};
+
+enum ConstraintKind : int64_t { kNonNegative, kUnitNorm, kMinMaxNorm };
+
+// A parameter (outer, size, inner), norms taken over `size`.
+struct Constraint {
+    int64_t outer, size, inner;
+    int64_t kind;  // ConstraintKind
+    double low, high, rate;
+
+    int64_t total() const { return outer * size * inner; }
 };
 
 }  // namespace convkit

@@ -114,6 +114,10 @@ class Planner {
             case KernelNumber::next_step:
                 plan_.counters.push_back({ids[0], std::get<Elementwise>(node.spec).size, false});
                 return;
+            case KernelNumber::rate_of_step:
+                plan_.rates.push_back(
+                    {ids[0], ids[1], ids[2], ids[3], std::get<Elementwise>(node.spec).size});
+                return read_step(ids[0]);
             case KernelNumber::sgd:
                 return add_update(node, ids[1], -1);
             case KernelNumber::adam:
@@ -127,8 +131,11 @@ class Planner {
     void add_update(const Node& node, int gradient, int step) {
         if (!gradients_.count(gradient)) refuse("update by what is no gradient of the stretch");
         plan_.updates.push_back({node.spec, node.arguments, gradients_[gradient]});
-        // Whether the step was counted before.
-        if (step < 0) return;
+        if (step >= 0) read_step(step);
+    }
+
+    // Whether a step was counted before it is read.
+    void read_step(int step) {
         const auto is_step = [&](const StretchPlan::Counter& one) { return one.value == step; };
         const bool counted = std::any_of(plan_.counters.begin(), plan_.counters.end(), is_step);
         counted_before_.emplace(step, counted);

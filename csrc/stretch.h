@@ -68,11 +68,18 @@ struct StretchPlan {
         bool before_updates;
     };
 
+    // value = table[step - first], when counters have moved on before the updates.
+    struct StepRate {
+        int step, first, table, value;
+        int64_t size;
+    };
+
     std::vector<Value> values;
     std::vector<Node> nodes;
     std::vector<Update> updates;
     std::vector<Score> scores;
     std::vector<Counter> counters;
+    std::vector<StepRate> rates;
 };
 
 // Of a program with a depth-first plan. Throws DoesNotFit.

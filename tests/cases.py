@@ -119,6 +119,7 @@ CONV2D = [
     conv("groups", (2, 6, 5, 6), (3, 3, 2, 9), groups=3),
     conv("groups_same_strided", (1, 7, 8, 34), (3, 3, 17, 6), groups=2, strides=2, padding="same"),
     conv("depthwise", (2, 7, 7, 17), (3, 3, 1, 17), groups=17, padding="same"),
+    conv("depthwise_no_bias", (2, 7, 6, 5), (3, 2, 1, 5), bias=False, groups=5, padding="same"),
     conv("depthwise_multiplied", (1, 6, 6, 3), (3, 3, 1, 6), groups=3, strides=2),
     conv(
         "few_filters_strided_dilated",
@@ -144,6 +145,8 @@ CONV2D_LARGE = [
     conv("large_one_sample", (1, 61, 64, 17), (5, 5, 17, 24)),
     conv("large_depth", (1, 9, 9, 132), (3, 3, 132, 64)),
     conv("large_depth_many_pixels", (25, 15, 15, 115), (3, 3, 115, 32)),
+    conv("large_stride_many_filters", (1, 13, 14, 5), (1, 1, 5, 1040), strides=12),
+    conv("large_filters_one_pixel", (1, 3, 3, 7), (3, 3, 7, 8448)),
 ]
 
 # ---- pooling -----------------------------------------------------------------------------------
@@ -168,6 +171,8 @@ def pools(make) -> list[Case]:
         make("strides_differ", (5, 8, 11, 3), pool_size=(3, 2), strides=(1, 3)),
         make("stride_beyond_window", (1, 11, 13, 3), pool_size=2, strides=(3, 5)),
         make("whole_input", (2, 5, 7, 6), pool_size=(5, 7)),
+        make("large_window", (2, 11, 12, 8), pool_size=(8, 9), strides=2, padding="same"),
+        make("large_window_single", (1, 19, 18, 3), pool_size=(17, 16), strides=(1, 2)),
         make("same", (1, 7, 6, 3), pool_size=3, padding="same"),
         make("same_even", (1, 7, 5, 17), pool_size=(2, 4), strides=(2, 1), padding="same"),
         make("same_stride_beyond_window", (1, 8, 7, 1), pool_size=2, strides=3, padding="same"),
@@ -307,6 +312,7 @@ SOFTMAXES = [
         ("one_row", (17,), {}),
         ("classes", (5, 10), {}),
         ("tail", (3, 67), {}),
+        ("long_rows", (3, 300), {}),
         ("first_axis", (10, 7), {"axis": 0}),
         ("middle_axis", (2, 6, 3, 5), {"axis": 1}),
         ("negative_axis", (2, 3, 17, 6), {"axis": -2}),
@@ -332,6 +338,107 @@ ACTIVATIONS_LARGE = [
     Case("softmax", "large_middle_axis", ((16, 37, 401),), {"axis": 1}, ("wide",)),
 ]
 
+# ---- element by element ------------------------------------------------------------------------
+
+UNARY = [
+    Case(op, name + suffix, (shape,), options, (fill,))
+    for op, suffix, options, fill in [
+        ("elu", "", {}, "wide"),
+        ("elu", "_alpha", {"alpha": 0.3}, "wide"),
+        ("selu", "", {}, "wide"),
+        ("softplus", "", {}, "wide"),
+        ("softsign", "", {}, "wide"),
+        ("silu", "", {}, "wide"),
+        ("gelu", "", {}, "wide"),
+        ("gelu", "_approximate", {"approximate": True}, "wide"),
+        ("hard_sigmoid", "", {}, "wide"),
+        ("hard_swish", "", {}, "wide"),
+        ("relu6", "", {}, "wide"),
+        ("mish", "", {}, "wide"),
+        ("clip", "", {"x_min": -0.5, "x_max": 2.25}, "wide"),
+        ("clip", "_below", {"x_min": None, "x_max": 0.25}, "wide"),
+        ("absolute", "", {}, "wide"),
+        ("square", "", {}, "wide"),
+        ("sqrt", "", {}, "probabilities"),
+        ("log", "", {}, "probabilities"),
+    ]
+    for name, shape in [
+        ("one_value", (1,)),
+        ("images", (2, 5, 3, 17)),
+        ("empty_batch", (0, 3)),
+    ]
+]
+BINARY_SHAPES: list[tuple[str, tuple[Shape, Shape]]] = [
+    ("one_value", ((1,), (1,))),
+    ("images", ((2, 3, 5, 17), (2, 3, 5, 17))),
+    ("channels", ((2, 3, 5, 6), (6,))),
+    ("single_value", ((5, 13), (1,))),
+    ("pixels", ((2, 3, 5, 7), (3, 5, 1))),
+    ("scales", ((2, 1, 1, 17), (2, 3, 4, 17))),
+    ("both_ways", ((3, 1, 5, 1), (4, 1, 6))),
+    ("rows", ((7, 1), (7, 3))),
+    ("axes_of_one", ((1, 1, 3), (3,))),
+    ("empty_batch", ((0, 3), (3,))),
+]
+BINARY = [
+    Case(op, name, shapes, {}, ("normal", "probabilities" if op == "divide" else "normal"))
+    for op in ("subtract", "multiply", "divide", "maximum", "minimum")
+    for name, shapes in BINARY_SHAPES
+]
+ELEMENTWISE_LARGE = [
+    *(Case(op, "large", ((64, 4099),), {}, ("wide",)) for op in ("gelu", "hard_swish")),
+    Case("multiply", "large", ((64, 4099), (64, 4099))),
+    Case("multiply", "large_channels", ((16, 31, 33, 17), (17,))),
+    Case("divide", "large_pixels", ((64, 63, 65), (63, 1)), {}, ("normal", "probabilities")),
+]
+
+# ---- over axes ---------------------------------------------------------------------------------
+
+REDUCE = [
+    Case(op, name, (shape,), options, ("distinct" if op in ("max", "min") else "normal",))
+    for op in ("sum", "mean", "max", "min")
+    for name, shape, options in [
+        ("one_value", (1,), {}),
+        ("last_axis", (5, 67), {"axis": -1}),
+        ("everything", (2, 3, 5, 7), {}),
+        ("short_rows", (37, 3), {"axis": 1}),
+        ("long_row", (1, 1031), {"axis": 1, "keepdims": True}),
+        ("first_axis", (13, 6), {"axis": 0}),
+        ("images", (2, 5, 7, 3), {"axis": (1, 2)}),
+        ("many_channels", (2, 5, 3, 67), {"axis": (1, 2), "keepdims": True}),
+        ("few_channels", (3, 29, 17), {"axis": 1}),
+        ("apart", (2, 5, 3, 7), {"axis": (1, 3)}),
+        ("apart_kept", (3, 5, 1, 17), {"axis": (-1, 0), "keepdims": True}),
+        ("no_axis", (2, 3), {"axis": ()}),
+        ("empty_batch", (0, 3, 5), {"axis": 1}),
+    ]
+]
+GLOBAL_POOL2D = [
+    Case(op, name, (shape,), options, (fill,))
+    for op, fill in [("global_avg_pool2d", "normal"), ("global_max_pool2d", "distinct")]
+    for name, shape, options in [
+        ("one_value", (1, 1, 1, 1), {}),
+        ("images", (2, 7, 5, 3), {}),
+        ("kept", (3, 5, 7, 17), {"keepdims": True}),
+        ("one_channel", (2, 13, 11, 1), {}),
+        ("resnet_last", (2, 7, 7, 64), {}),
+        ("empty_batch", (0, 5, 3, 6), {}),
+    ]
+]
+REDUCE_LARGE = [
+    *(
+        Case(op, f"large_{name}", (shape,), options, ("distinct" if op == "max" else "normal",))
+        for op in ("sum", "max")
+        for name, shape, options in [
+            ("everything", (64, 4099), {}),
+            ("first_axis", (4099, 67), {"axis": 0}),
+            ("few_columns", (30011, 3), {"axis": 0}),
+            ("wide", (131, 2053), {"axis": 0}),
+        ]
+    ),
+    Case("global_avg_pool2d", "large", ((16, 32, 33, 67),), {}),
+]
+
 # ---- joining -----------------------------------------------------------------------------------
 
 
@@ -355,10 +462,207 @@ ADD = [
     Case("add", "tail", ((5, 13), (5, 13))),
     Case("add", "images", ((2, 3, 5, 17), (2, 3, 5, 17))),
     Case("add", "empty_batch", ((0, 3), (0, 3))),
+    Case("add", "channels", ((2, 3, 5, 6), (6,))),
+    Case("add", "both_ways", ((3, 1, 5, 1), (4, 1, 6))),
+    Case("add", "axes_of_one", ((3,), (1, 1, 3))),
 ]
 JOIN_LARGE = [
     concatenate("large", [(64, 16, 17, 13), (64, 16, 17, 24)]),
     Case("add", "large", ((64, 4099), (64, 4099))),
+]
+
+# ---- padding, cropping, orders of axes, repetition ----------------------------------------------
+
+
+def pad(name: str, x: Shape, padding: Any, op: str = "pad2d") -> Case:
+    return Case(op, name, (x,), {"padding" if op == "pad2d" else "cropping": padding})
+
+
+PAD2D = [
+    pad("one_value", (1, 1, 1, 1), 1),
+    pad("all_sides", (2, 5, 7, 3), ((1, 2), (3, 4))),
+    pad("nothing", (2, 3, 5, 6), 0),
+    pad("rows_alone", (1, 3, 5, 17), (2, 0)),
+    pad("columns_alone", (3, 2, 3, 1), [0, 5]),
+    pad("one_number_and_two", (1, 2, 3, 4), (1, (0, 2))),
+    pad("eight_channels", (2, 3, 2, 8), 1),
+    pad("empty_batch", (0, 3, 5, 2), 1),
+]
+CROP2D = [
+    pad("all_sides", (2, 7, 9, 3), ((1, 2), (3, 4)), "crop2d"),
+    pad("one_value", (1, 3, 3, 1), 1, "crop2d"),
+    pad("nothing", (2, 3, 5, 6), ((0, 0), (0, 0)), "crop2d"),
+    pad("rows_alone", (1, 5, 5, 17), (2, 0), "crop2d"),
+    pad("eight_channels", (2, 4, 3, 8), ((1, 0), (0, 1)), "crop2d"),
+    pad("empty_batch", (0, 3, 5, 2), 1, "crop2d"),
+]
+PERMUTE = [
+    Case("permute", name, (shape,), {"axes": axes})
+    for name, shape, axes in [
+        ("swapped", (2, 5, 3), (2, 1)),
+        ("one_axis", (3, 7), (1,)),
+        ("as_it_is", (2, 3, 5, 2), (1, 2, 3)),
+        ("turned", (2, 3, 5, 7), (3, 2, 1)),
+        ("turned_even", (2, 6, 4, 8), (3, 2, 1)),
+        ("channels_first", (2, 5, 4, 3), (3, 1, 2)),
+        ("channels_last", (2, 3, 5, 4), (2, 3, 1)),
+        ("rows_and_columns", (2, 3, 5, 17), (2, 1, 3)),
+        ("four_channels", (2, 5, 3, 4), [2, 1, 3]),
+        ("inner_swapped", (1, 4, 35, 37), (1, 3, 2)),
+        ("four_axes", (2, 2, 3, 4, 5), (4, 2, 3, 1)),
+        ("four_axes_apart", (1, 2, 3, 4, 5), (2, 4, 1, 3)),
+        ("five_axes", (2, 2, 3, 2, 3, 4), (3, 2, 1, 4, 5)),
+        ("axes_of_one_value", (2, 1, 5, 1, 3), (4, 3, 2, 1)),
+        ("empty_batch", (0, 3, 5), (2, 1)),
+    ]
+]
+REPEAT = [
+    Case("repeat", name, (shape,), {"repeats": repeats, "axis": axis})
+    for name, shape, repeats, axis in [
+        ("vectors", (3, 1, 7), 4, 1),
+        ("one_value", (1,), 3, 0),
+        ("each_value", (2, 5), 3, -1),
+        ("middle", (2, 3, 4, 5), 2, -2),
+        ("once", (2, 3), 1, 1),
+        ("empty_batch", (0, 3), 2, 1),
+    ]
+]
+MOVE_LARGE = [
+    pad("large", (16, 31, 33, 5), ((1, 2), (0, 3))),
+    pad("large", (16, 35, 37, 5), ((1, 2), (0, 3)), "crop2d"),
+    Case("permute", "large", ((16, 13, 17, 41),), {"axes": (3, 2, 1)}),
+    Case("permute", "large_swapped", ((16, 131, 57),), {"axes": (2, 1)}),
+]
+
+# ---- transposed, depthwise and separable convolution -------------------------------------------
+
+
+def transposed(name: str, x: Shape, kernel: Shape, *, bias: bool = True, **options) -> Case:
+    return Case("conv2d_transpose", name, (x, kernel, (kernel[2],) if bias else None), options)
+
+
+CONV2D_TRANSPOSE = [
+    transposed("one_value", (1, 1, 1, 1), (1, 1, 1, 1)),
+    transposed("prime_sizes", (5, 7, 5, 3), (3, 5, 7, 3)),
+    transposed("no_bias", (2, 5, 6, 3), (3, 3, 6, 3), bias=False),
+    transposed("pointwise", (2, 5, 7, 6), (1, 1, 17, 6)),
+    transposed("strided", (2, 4, 5, 3), (3, 3, 6, 3), strides=2),
+    transposed("strided_same", (2, 4, 5, 3), (3, 3, 6, 3), strides=2, padding="same"),
+    transposed("doubled", (3, 5, 4, 17), (2, 2, 6, 17), strides=2),
+    transposed("even_same", (2, 5, 3, 3), (4, 4, 5, 3), strides=2, padding="same"),
+    transposed("same", (2, 5, 6, 3), (5, 3, 4, 3), padding="same"),
+    transposed("strides_differ", (3, 3, 5, 2), (3, 2, 4, 2), strides=(3, 1), padding="same"),
+    transposed("gaps", (2, 3, 4, 3), (2, 1, 5, 3), strides=(3, 2)),
+    transposed("gaps_same", (2, 3, 4, 3), (1, 2, 5, 3), strides=3, padding="same"),
+    transposed("output_padding", (2, 3, 4, 3), (3, 3, 4, 3), strides=2, output_padding=1),
+    transposed(
+        "output_padding_same",
+        (2, 3, 4, 3),
+        (3, 2, 4, 3),
+        strides=(2, 3),
+        padding="same",
+        output_padding=(1, 2),
+    ),
+    transposed(
+        "least_same", (2, 4, 3, 2), (4, 5, 3, 2), strides=2, padding="same", output_padding=0
+    ),
+    transposed("dilated", (2, 5, 4, 3), (3, 2, 4, 3), dilation_rate=2),
+    transposed("dilated_same", (2, 5, 6, 3), (3, 3, 4, 3), dilation_rate=(2, 3), padding="same"),
+    transposed("one_channel", (3, 4, 4, 1), (3, 3, 1, 1), strides=2),
+    transposed("empty_batch", (0, 4, 5, 3), (3, 3, 6, 3)),
+]
+
+
+def depthwise(name: str, x: Shape, kernel: Shape, *, bias: bool = True, **options) -> Case:
+    filters = kernel[2] * kernel[3]
+    return Case("depthwise_conv2d", name, (x, kernel, (filters,) if bias else None), options)
+
+
+DEPTHWISE_CONV2D = [
+    depthwise("one_value", (1, 1, 1, 1), (1, 1, 1, 1)),
+    depthwise("prime_sizes", (3, 13, 11, 7), (3, 5, 7, 1)),
+    depthwise("multiplied", (2, 5, 6, 3), (3, 3, 3, 4), padding="same"),
+    depthwise("no_bias", (2, 5, 6, 17), (3, 3, 17, 1), bias=False),
+    depthwise("strided", (2, 7, 9, 6), (3, 3, 6, 2), strides=2, padding="same"),
+    depthwise("dilated", (2, 9, 8, 3), (3, 2, 3, 1), dilation_rate=2),
+    depthwise("padded", (2, 4, 5, 3), (3, 3, 3, 1), padding=((1, 2), (0, 1))),
+    depthwise("empty_batch", (0, 5, 5, 3), (3, 3, 3, 2)),
+]
+
+
+def separable(
+    name: str, x: Shape, kernel: Shape, filters: int, *, bias: bool = True, **options
+) -> Case:
+    mixed = (1, 1, kernel[2] * kernel[3], filters)
+    return Case(
+        "separable_conv2d", name, (x, kernel, mixed, (filters,) if bias else None), options
+    )
+
+
+SEPARABLE_CONV2D = [
+    separable("one_value", (1, 1, 1, 1), (1, 1, 1, 1), 1),
+    separable("prime_sizes", (3, 7, 11, 5), (3, 5, 5, 1), 7),
+    separable("multiplied", (2, 5, 6, 3), (3, 3, 3, 4), 17, padding="same"),
+    separable("no_bias", (2, 5, 6, 6), (3, 3, 6, 1), 3, bias=False),
+    separable("strided", (2, 7, 9, 6), (3, 3, 6, 2), 5, strides=2, padding="same"),
+    separable("dilated", (2, 9, 8, 3), (3, 2, 3, 1), 4, dilation_rate=2),
+    separable("empty_batch", (0, 5, 5, 3), (3, 3, 3, 2), 4),
+]
+
+# ---- normalisation -----------------------------------------------------------------------------
+
+
+def norm(op: str, name: str, x: Shape, axis: Any = -1, *, given: str = "gb", **options) -> Case:
+    """`given`: g where there is a gamma, b where there is a beta."""
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    numbers = tuple(x[i] for i in axes)
+    shapes = (x, numbers if "g" in given else None, numbers if "b" in given else None)
+    return Case(op, name, shapes, options if axis == -1 else {"axis": axis, **options})
+
+
+BATCH_NORM = [
+    norm("batch_norm", "one_channel", (5, 7, 1)),
+    norm("batch_norm", "prime_sizes", (5, 7, 11, 3)),
+    norm("batch_norm", "few_rows", (3, 6)),
+    norm("batch_norm", "tail", (37, 17)),
+    norm("batch_norm", "many_channels", (5, 2, 3, 521)),
+    norm("batch_norm", "several_chunks", (67, 11, 13, 6)),
+    norm("batch_norm", "no_gamma", (4, 5, 6, 3), given="b"),
+    norm("batch_norm", "no_beta", (4, 5, 6, 3), given="g"),
+    norm("batch_norm", "bare", (4, 5, 6, 3), given="", epsilon=0.5),
+    norm("batch_norm", "channels_first", (4, 6, 5, 3), 1),
+    norm("batch_norm", "middle_axis", (4, 5, 6, 3), 2),
+    norm("batch_norm", "wide_channels", (64, 700)),
+    norm("batch_norm", "empty_batch", (0, 5, 3)),
+]
+LAYER_NORM = [
+    norm("layer_norm", "one_row", (1, 7)),
+    norm("layer_norm", "prime_sizes", (5, 7, 3)),
+    norm("layer_norm", "tail", (13, 17)),
+    norm("layer_norm", "short_rows", (33, 6)),
+    norm("layer_norm", "one_channel", (3, 1)),
+    norm("layer_norm", "long_rows", (5, 2, 131)),
+    norm("layer_norm", "several_blocks", (3, 4111)),
+    norm("layer_norm", "many_rows", (520, 9, 10)),
+    norm("layer_norm", "images", (5, 3, 7, 6), (1, 2, 3)),
+    norm("layer_norm", "two_axes", (5, 3, 7, 6), (-2, -1)),
+    norm("layer_norm", "no_gamma", (4, 5, 6), given="b"),
+    norm("layer_norm", "no_beta", (4, 5, 70), given="g"),
+    norm("layer_norm", "bare", (4, 5, 6), given="", epsilon=0.5),
+    norm("layer_norm", "empty_batch", (0, 5, 3)),
+]
+PRELU = [
+    Case("prelu", "one_value", ((1, 1), (1,)), {}),
+    Case("prelu", "channels", ((3, 5, 7, 6), (1, 1, 6)), {}),
+    Case("prelu", "not_shared", ((5, 3, 7, 6), (3, 7, 6)), {}),
+    Case("prelu", "fewer_axes", ((3, 5, 7, 17), (17,)), {}),
+    Case("prelu", "rows_shared", ((2, 5, 7, 3), (1, 7, 3)), {}),
+    Case("prelu", "all_shared", ((2, 5, 7, 3), (1, 1, 1)), {}),
+    Case("prelu", "channels_first", ((2, 6, 5, 7), (6, 1, 1)), {}),
+    Case("prelu", "columns_shared", ((2, 5, 7, 3), (5, 1, 3)), {}),
+    Case("prelu", "features", ((13, 37), (37,)), {}),
+    Case("prelu", "several_chunks", ((67, 11, 13, 6), (6,)), {}),
+    Case("prelu", "empty_batch", ((0, 5, 3), (3,)), {}),
 ]
 
 # ---- losses ------------------------------------------------------------------------------------
@@ -399,6 +703,72 @@ def losses(name: str, shape: Shape) -> list[Case]:
 LOSSES = [case for name, shape in LOSS_SHAPES for case in losses(name, shape)]
 LOSSES_LARGE = losses("large", (1024, 65))
 
+# ---- more losses -------------------------------------------------------------------------------
+
+
+def pointwise_losses(name: str, shape: Shape) -> list[Case]:
+    normal, shares = ("normal", "normal"), ("shares", "probabilities")
+    return [
+        Case(op, name if not label else f"{name}_{label}", (shape, shape), options, fills)
+        for op, label, options, fills in [
+            ("hinge", "", {}, ("ties", "normal")),
+            ("squared_hinge", "", {}, ("ties", "normal")),
+            ("categorical_hinge", "", {}, ("shares", "normal")),
+            ("huber", "", {}, normal),
+            ("huber", "delta", {"delta": 0.25}, normal),
+            ("kl_divergence", "", {}, ("probabilities", "probabilities")),
+            ("poisson", "", {}, shares),
+            ("log_cosh", "", {}, normal),
+            ("log_cosh", "wide", {}, ("wide", "normal")),
+            ("mean_absolute_percentage_error", "", {}, ("probabilities", "normal")),
+            ("mean_squared_logarithmic_error", "", {}, shares),
+            ("cosine_similarity", "", {}, normal),
+            ("binary_focal_crossentropy", "", {}, shares),
+            ("binary_focal_crossentropy", "fraction", {"gamma": 3.5}, shares),
+            ("binary_focal_crossentropy", "balanced", {"apply_class_balancing": True}, shares),
+            ("binary_focal_crossentropy", "logits", {"from_logits": True}, ("shares", "normal")),
+            ("categorical_focal_crossentropy", "", {}, shares),
+            ("categorical_focal_crossentropy", "cubed", {"gamma": 3.0, "alpha": 0.6}, shares),
+            (
+                "categorical_focal_crossentropy",
+                "logits",
+                {"from_logits": True, "gamma": 1.5},
+                ("shares", "normal"),
+            ),
+            ("dice", "", {}, shares),
+            ("dice", "rows", {"axis": -1}, shares),
+        ]
+    ]
+
+
+def losses_over(name: str, shape: Shape, axis: Any) -> list[Case]:
+    both, shares = (shape, shape), ("shares", "probabilities")
+    cases = [Case("dice", f"{name}_over", both, {"axis": axis}, shares)]
+    if isinstance(axis, int):
+        cases += [
+            Case("cosine_similarity", f"{name}_over", both, {"axis": axis}),
+            Case("binary_focal_crossentropy", f"{name}_over", both, {"axis": axis}, shares),
+            Case("categorical_focal_crossentropy", f"{name}_over", both, {"axis": axis}, shares),
+            Case("categorical_crossentropy", f"{name}_over", both, {"axis": axis}, shares),
+            Case("binary_crossentropy", f"{name}_over", both, {"axis": axis}, shares),
+        ]
+    return cases
+
+
+POINTWISE_LOSSES = [
+    *(case for name, shape in LOSS_SHAPES for case in pointwise_losses(name, shape)),
+    # A single class is certain, and a single number has one direction: no slopes but of rounding.
+    *(c for c in pointwise_losses("one_value", (2, 1)) if not c.op.startswith(("cat", "cos"))),
+    *losses_over("images", (2, 3, 5, 6), (1, 2, 3)),
+    *losses_over("planes", (2, 3, 5, 17), (1, 2)),
+    *losses_over("columns", (3, 4, 5), 1),
+    *losses_over("pixels", (2, 3, 5, 7), -2),
+]
+POINTWISE_LOSSES_LARGE = [
+    *pointwise_losses("large", (1024, 65)),
+    *losses_over("large", (16, 67, 61, 3), (1, 2, 3)),
+]
+
 # ---- all ---------------------------------------------------------------------------------------
 
 CASES = [
@@ -410,9 +780,24 @@ CASES = [
     *ACTIVATIONS,
     *SOFTMAXES,
     *RESCALE,
+    *UNARY,
+    *BINARY,
+    *REDUCE,
+    *GLOBAL_POOL2D,
+    *CONV2D_TRANSPOSE,
+    *DEPTHWISE_CONV2D,
+    *SEPARABLE_CONV2D,
+    *BATCH_NORM,
+    *LAYER_NORM,
+    *PRELU,
     *CONCATENATE,
     *ADD,
+    *PAD2D,
+    *CROP2D,
+    *PERMUTE,
+    *REPEAT,
     *LOSSES,
+    *POINTWISE_LOSSES,
 ]
 LARGE = [
     *CONV2D_LARGE,
@@ -420,8 +805,12 @@ LARGE = [
     *UPSAMPLE2D_LARGE,
     *DENSE_LARGE,
     *ACTIVATIONS_LARGE,
+    *ELEMENTWISE_LARGE,
+    *REDUCE_LARGE,
     *JOIN_LARGE,
+    *MOVE_LARGE,
     *LOSSES_LARGE,
+    *POINTWISE_LOSSES_LARGE,
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -51,6 +52,29 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 def device_backend(backend: str) -> str:
     """Each device that can run kernels here, in use for one test."""
     return backend
+
+
+PLACES = [
+    *_core.available_backends(),
+    *(d for d in DEVICES if d == "cuda_emulated" or importlib.util.find_spec("cupy")),
+]
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest) -> Iterator[int | None]:
+    """Where programs run, in use for one test: a GPU's number, or None for an instruction set."""
+    if request.param not in DEVICES:
+        before = _core.backend_name()
+        _core.use_backend(request.param)
+        yield None
+        _core.use_backend(before)
+    elif request.param == "cuda":
+        yield 0
+    else:
+        import fake_cupy
+
+        with device.stand_in(fake_cupy, request.param):
+            yield 0
 
 
 @pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])

@@ -88,9 +88,9 @@ def dense(x, kernel, bias):
     return x @ kernel if bias is None else x @ kernel + bias
 
 
-def categorical_crossentropy(y_true, y_pred, *, from_logits=False):
-    logits = y_pred if from_logits else torch.log(y_pred / y_pred.sum(-1, keepdim=True))
-    return -(y_true * torch.log_softmax(logits, -1)).sum(-1)
+def categorical_crossentropy(y_true, y_pred, *, from_logits=False, axis=-1):
+    logits = y_pred if from_logits else torch.log(y_pred / y_pred.sum(axis, keepdim=True))
+    return -(y_true * torch.log_softmax(logits, axis)).sum(axis)
 
 
 def sparse_categorical_crossentropy(y_true, y_pred, *, from_logits=False):
@@ -101,13 +101,45 @@ def sparse_categorical_crossentropy(y_true, y_pred, *, from_logits=False):
     return flat.reshape(y_true.shape)
 
 
-def binary_crossentropy(y_true, y_pred, *, from_logits=False):
+def binary_crossentropy(y_true, y_pred, *, from_logits=False, axis=-1):
     loss = (
         functional.binary_cross_entropy_with_logits
         if from_logits
         else functional.binary_cross_entropy
     )
-    return loss(y_pred, y_true, reduction="none").mean(-1)
+    return loss(y_pred, y_true, reduction="none").mean(axis)
+
+
+def huber(y_true, y_pred, *, delta=1.0):
+    return functional.huber_loss(y_pred, y_true, delta=delta, reduction="none").mean(-1)
+
+
+def poisson(y_true, y_pred):
+    loss = functional.poisson_nll_loss(y_pred, y_true, False, eps=1e-7, reduction="none")
+    return loss.mean(-1)
+
+
+def binary_focal_crossentropy(
+    y_true,
+    y_pred,
+    *,
+    apply_class_balancing=False,
+    alpha=0.25,
+    gamma=2.0,
+    from_logits=False,
+    axis=-1,
+):
+    p = torch.sigmoid(y_pred) if from_logits else y_pred
+    cost = functional.binary_cross_entropy(p, y_true, reduction="none")
+    weight = y_true * alpha + (1 - y_true) * (1 - alpha) if apply_class_balancing else 1
+    return (weight * (y_true * (1 - p) + (1 - y_true) * p) ** gamma * cost).mean(axis)
+
+
+def categorical_focal_crossentropy(
+    y_true, y_pred, *, alpha=0.25, gamma=2.0, from_logits=False, axis=-1
+):
+    p = torch.softmax(y_pred, axis) if from_logits else y_pred / y_pred.sum(axis, keepdim=True)
+    return -(alpha * (1 - p) ** gamma * y_true * torch.log(p)).sum(axis)
 
 
 PEERS = {
@@ -131,12 +163,18 @@ PEERS = {
     "binary_crossentropy": binary_crossentropy,
     "mean_squared_error": lambda y_true, y_pred: ((y_pred - y_true) ** 2).mean(-1),
     "mean_absolute_error": lambda y_true, y_pred: (y_pred - y_true).abs().mean(-1),
+    "huber": huber,
+    "kl_divergence": lambda t, p: functional.kl_div(p.log(), t, reduction="none").sum(-1),
+    "poisson": poisson,
+    "cosine_similarity": lambda t, p, axis=-1: -functional.cosine_similarity(t, p, axis),
+    "binary_focal_crossentropy": binary_focal_crossentropy,
+    "categorical_focal_crossentropy": categorical_focal_crossentropy,
 }
 
 
 def comparable(case: Case) -> bool:
-    """Left out: what PyTorch refuses, or counts by another rule."""
-    if case.name.startswith("empty_batch"):
+    """Left out: what PyTorch does not have, refuses, or counts by another rule."""
+    if case.op not in PEERS or case.name.startswith("empty_batch"):
         return False
     if case in AVG_POOL2D and case.options.get("count_include_pad"):
         return isinstance(case.options["padding"], int)

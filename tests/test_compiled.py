@@ -431,7 +431,7 @@ def test_programs_with_more_than_one_input_are_refused():
 
 
 def test_the_function_itself_takes_nothing_else():
-    prediction = Prediction(lenet(), np.zeros((1, 28, 28, 1), np.float32), False)
+    prediction = Prediction(lenet(), [np.zeros((1, 28, 28, 1), np.float32)], False)
     x = np.zeros((1, 28, 28, 1), np.float32)
     function = prediction.prepared(1)
     assert isinstance(function, _core.Prepared)

@@ -21,7 +21,7 @@ from test_device_program import (  # noqa: F401 (fixtures)
 )
 
 import convkit
-from convkit import _core, config, device, layers, models, utils
+from convkit import _core, config, device, graph, layers, models, utils
 from convkit.models import placement
 
 pytestmark = pytest.mark.usefixtures("cp")
@@ -121,7 +121,8 @@ def test_a_step_is_two_kernels(emulated):  # noqa: F811
 def test_graphs_are_replayed_bit_for_bit():
     x, y = pictures(150)
     models_ = [lenet().to("cuda") for _ in range(3)]
-    models_[2]._training_step(x, y.astype(np.int32), 4).program.profile(True)  # no graphs
+    arrays = models_[2]._arrays("fit", x, y)
+    models_[2]._training_step(arrays, 4).program.profile(True)  # no graphs
     for model in models_:
         train(model, x, y, batch_size=4, epochs=2)
     # For full batches and for the last one of each epoch; on a fast device for several at a time.
@@ -151,7 +152,7 @@ def test_data_that_do_not_fit_train_the_same(monkeypatch, window):
     fits, streamed = lenet().to("cuda"), lenet().to("cuda")
     train(fits, x, y)
     monkeypatch.setenv(placement.LIMIT, "0")
-    step = streamed._training_step(x, y.astype(np.int32), 8)
+    step = streamed._training_step(streamed._arrays("fit", x, y), 8)
     step.program.set_window(window)
     train(streamed, x, y)
     assert step.program.fused
@@ -182,6 +183,22 @@ def test_arrays_that_are_not_aligned(cp):
     train(model, there, cp.asarray(y)[1:])
     train(other, x[1:], y[1:], device="cuda")
     assert_same_state(model, other)
+
+
+def test_memory_that_no_block_can_read_is_refused(cp):
+    x = pictures(4)[0]
+    model = lenet().to("cuda")
+    expected = model.predict(x)
+    (prediction,) = (made for key, made in model._programs.items() if key[0][0] == "predict")
+    program = prediction.program
+    raw, y = cp.zeros(x.size + 16, np.uint8), cp.zeros(expected.shape, np.float32)
+    value = program._ids[id(graph.root(prediction.x[0]))]
+    with program.bound((prediction.y[0], y)):
+        program._run.bind_device(value, device.pointer(raw) + 1, 1, x.size, len(x), raw)
+        with pytest.raises(ValueError, match=r"^stretch: expected .* 16-byte aligned$"):
+            program.run(0, 4, 4)
+        program._run.unbind(value)
+    assert_same_bits(model.predict(x), expected)
 
 
 # ---- evaluation and prediction -------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Kernels that programs use and no op does, on devices: against the processor's.
+"""Kernels, or ways of them, that programs use and no op does, on devices: against the processor's.
 
 These have tests of their own, through programs.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from checkers import assert_same_bits
 
-from convkit import _core
+from convkit import _core, ops
 
 SOURCES = {0: np.uint8, 1: np.int32, 2: np.int64, 3: np.float32, 4: np.float64, 5: np.bool_}
 # A single value, part of a warp, more than a block, and more than one block takes in one turn.
@@ -41,6 +41,46 @@ def assert_close(pairs: list[tuple[Any, Any]], dtype: Any, factor: float = 16) -
     for actual, expected in pairs:
         if expected is not None:
             np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+# ---- activations, transposing and convolutions ---------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "size"), SIZES)
+def test_linear_is_a_copy(device_backend, dtype, rng, n, size):
+    x, dy = (rng.normal(size=(n, size)).astype(dtype) for _ in range(2))
+    spec = _core.Activation(size=size, kind=-1, slope=0.0)
+    pairs = on_both(device_backend, "activation", spec, n, dtype, [x], [x.shape])
+    assert_exact([*pairs, (pairs[0][0], x)])
+    pairs = on_both(device_backend, "activation_backward", spec, n, dtype, [dy, x], [x.shape])
+    assert_exact([*pairs, (pairs[0][0], dy)])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (2, 33, 65), (3, 150, 151)])
+def test_transpose(device_backend, dtype, rng, shape):
+    n, rows, columns = shape
+    x = rng.normal(size=shape).astype(dtype)
+    spec = _core.Transpose(rows=rows, columns=columns)
+    pairs = on_both(device_backend, "transpose", spec, n, dtype, [x], [(n, columns, rows)])
+    assert_exact([*pairs, (pairs[0][0], np.ascontiguousarray(x.swapaxes(1, 2)))])
+
+
+def test_windows_that_places_in_32_bits_do_not_hold(device_backend):
+    x, kernel = np.full((1, 1, 1, 1), 3, np.float32), np.ones((2, 1, 1, 1), np.float32)
+    far = {"dilation_rate": (2**28, 1), "padding": ((2**28, 0), (0, 0))}
+    assert ops.conv2d(x, kernel, **far).tolist() == [[[[3]]]]
+    farther = {"dilation_rate": (2**29, 1), "padding": ((2**29, 0), (0, 0))}
+    with pytest.raises(RuntimeError, match=r"^conv2d: expected .* at most 2\^29, got 1073741824$"):
+        ops.conv2d(x, kernel, **farther)
+
+
+def test_more_blocks_than_a_launch_can_have(device_backend):
+    """Backward, a stride makes as many classes of pixels, down and across, of a block each."""
+    if device_backend != "cuda_emulated":
+        pytest.skip("of the emulated device, which takes fewer")
+    x, dy = np.zeros((1, 1026, 1026, 1), np.float32), np.zeros((1, 2, 2, 1), np.float32)
+    with pytest.raises(RuntimeError, match=r"^conv2d_backward_input: more blocks than a launch"):
+        ops.conv2d_backward(dy, x, np.ones((1, 1, 1, 1), np.float32), strides=1025)
 
 
 # ---- data ----------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ def test_graphs_are_replayed_and_are_the_steps_kernel_by_kernel_bit_for_bit(shuf
     replayed, single = (one_layer().to("cuda") for _ in range(2))
     train(single, x, y, epochs=1, batch_size=1, shuffle=shuffle)  # records its program
     single = one_layer().to("cuda")
-    step = single._training_step(x, y.astype(np.float32), 1)
+    step = single._training_step(single._arrays("fit", x, y), 1)
     step.program.profile(True)  # no graphs
     for model in (replayed, single):
         train(model, x, y, batch_size=3, epochs=3, shuffle=shuffle)
@@ -313,7 +313,8 @@ def test_data_that_do_not_fit_train_the_same(monkeypatch, window, shuffle):
     fits, streamed = small().to("cuda"), small().to("cuda")
     train(fits, x, y, shuffle=shuffle, validation_data=(x, y))
     monkeypatch.setenv(placement.LIMIT, "0")
-    streamed._training_step(x, y.astype(np.int32), 8).program.set_window(window)
+    step = streamed._training_step(streamed._arrays("fit", x, y), 8)
+    step.program.set_window(window)
     train(streamed, x, y, shuffle=shuffle, validation_data=(x, y))
     assert_same_state(fits, streamed)
 
@@ -370,9 +371,9 @@ def test_predictions_window_by_window(cp, batch):
     model = small().to("cuda")
     model.predict(x)
     forward = next(p for key, p in model._programs.items() if key[0][0] == "predict")
-    expected = device.to_numpy(forward.run(cp.asarray(x), batch))
+    expected = device.to_numpy(forward.run([cp.asarray(x)], batch)[0])
     forward.program.set_window(7 * 300)
-    assert_same_bits(forward.run(x, batch), expected)
+    assert_same_bits(forward.run([x], batch)[0], expected)
     model.to("cpu")
     np.testing.assert_allclose(model.predict(x), expected, 1e-5, 1e-6)
 
@@ -397,9 +398,8 @@ def test_evaluation(cp):
         np.testing.assert_allclose(model.evaluate(*given, verbose=0), expected, 1e-5)
     scores = next(p for key, p in model._programs.items() if key[0][0] == "evaluate")
     scores.program.set_window(2000)
-    np.testing.assert_allclose(
-        list(scores.run(x, y.astype(np.int32), 3).values())[::-1], expected, 1e-5
-    )
+    arrays = model._arrays("evaluate", x, y)
+    np.testing.assert_allclose(list(scores.run(arrays, 3).values())[::-1], expected, 1e-5)
 
 
 def test_labels_are_looked_at_wherever_they_are(cp):
@@ -702,7 +702,7 @@ def test_allocations_that_fail(emulated, cp):
         assert_same_state(model, expected)
     assert len(messages) > 20
     assert all("no room on the GPU for" in message for message in messages)
-    assert {message.partition(":")[0] for message in messages} >= {"to", "program", "loss", "one"}
+    assert {message.partition(":")[0] for message in messages} >= {"fit", "program", "loss", "one"}
 
 
 def test_batches_that_there_is_no_room_for(emulated, cp):

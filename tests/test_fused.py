@@ -114,7 +114,9 @@ def test_convolution_and_pooling_have_the_bits_of_both_apart(case, dtype):
                 assert_exact(fused(case, given, pool, kind), right, dtype)
 
 
-@pytest.mark.parametrize("name", ["lenet_first", "lenet_second", "no_bias", "many_filters"])
+@pytest.mark.parametrize(
+    "name", ["lenet_first", "lenet_second", "no_bias", "many_filters", "depthwise"]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_activation_may_follow_the_pooling(name, kind, dtype):
     case = next(case for case in CONV2D if case.name == name)

@@ -245,8 +245,8 @@ def test_losses_by_name_class_or_function(given, kind):
 
 
 def test_unknown_losses_are_errors():
-    with pytest.raises(ValueError, match=r"'mse'.*got 'hinge'"):
-        losses.get("hinge")
+    with pytest.raises(ValueError, match=r"'mse'.*got 'hindge'"):
+        losses.get("hindge")
     with pytest.raises(TypeError, match="expected a name, a loss or a function"):
         losses.get(7)
 

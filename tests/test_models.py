@@ -186,11 +186,13 @@ def test_a_functional_model_is_named_so_and_begins_with_its_input():
 def test_what_a_functional_model_does_not_take():
     x, other = Input((4,)), Input((4,))
     y = layers.Dense(2)(x)
-    with pytest.raises(TypeError, match="inputs to be one symbol"):
+    with pytest.raises(TypeError, match=r"inputs to be symbols \(one, a list or a dictionary\)"):
         Model(None, y)
-    with pytest.raises(TypeError, match="outputs to be one symbol"):
+    with pytest.raises(TypeError, match=r"outputs to be symbols \(one, a list or a dictionary\)"):
         Model(x, np.zeros(3))
-    with pytest.raises(TypeError, match="inputs to be one symbol"):
+    with pytest.raises(TypeError, match="inputs to be symbols"):
+        Model([x, None], y)
+    with pytest.raises(ValueError, match="follow from all inputs, got none from input 1"):
         Model([x, other], y)
     with pytest.raises(ValueError, match="follow from inputs"):
         Model(other, y)

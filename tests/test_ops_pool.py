@@ -116,6 +116,23 @@ def test_nan_wins_and_takes_the_gradient(dtype):
     assert_exact(ops.max_pool2d_backward(dy, x), reference.max_pool2d_backward(dy, x, 2)[0], dtype)
 
 
+@pytest.mark.parametrize("channels", [1, 8])
+def test_the_first_nan_of_a_large_window_wins(channels, dtype, rng):
+    """Many threads share such a window, and each knows the first maximum of its part."""
+    x = rng.normal(size=(1, 18, 32, channels)).astype(dtype)
+    x[0, 3, 4] = x[0, 3, 11] = x[0, 7, 0] = np.nan
+    x[0, 8, 31] = np.inf
+    x[0, 9, 15, 0] = np.nan  # the last place of its window
+    y = ops.max_pool2d(x, (9, 8))
+    assert_exact(y, reference.max_pool2d(x, (9, 8)), dtype)
+    assert np.isnan(y[..., 0]).tolist() == [
+        [[True, True, False, False], [False, True, False, False]]
+    ]
+    dy = rng.integers(1, 9, y.shape).astype(dtype)
+    (right,) = reference.max_pool2d_backward(dy, x, (9, 8))
+    assert_exact(ops.max_pool2d_backward(dy, x, (9, 8)), right, dtype)
+
+
 def test_nan_reaches_the_averages_over_it_and_no_others(dtype):
     x = np.ones((1, 7, 7, 17), dtype)
     x[0, 2, 2, 5] = np.nan

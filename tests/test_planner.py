@@ -11,7 +11,7 @@ import convkit
 from convkit import _core, layers, ops, planner
 from convkit.graph import Symbol, Variable
 from convkit.models import Model, Sequential
-from convkit.models.steps import Evaluation, Prediction, Scores, TrainingStep
+from convkit.models.steps import Evaluation, Prediction, TrainingStep
 from convkit.program import Program
 
 
@@ -148,13 +148,12 @@ def trained(
         convkit.config.set_floatx("float32")
     model.compile(optimizer, loss, metrics=["accuracy"])
     x, y = data(model, n, sparse=model.loss.sparse)
-    x, y = model._arrays("fit", x if pixels else x / np.float32(255), y)
-    scores = Scores(model.loss, model._choose_metrics())
-    step = TrainingStep(model, x, y, scores, model.optimizer, depth_first)
+    arrays = model._arrays("fit", x if pixels else x / np.float32(255), y)
+    step = TrainingStep(model, arrays, model.optimizer, depth_first)
     order = np.random.default_rng(1).permutation(n)
     for _ in range(2):
         step.scores.reset()
-        with step.on(x, y, order):
+        with step.on(arrays, order):
             step.program.run(0, n, batch)
     return [v.numpy() for v in model.weights], step.scores.logs(), step
 
@@ -238,12 +237,9 @@ def test_evaluation_depth_first(make):
     model = make()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     x, y = data(model, 37)
-    x, y = model._arrays("evaluate", x / np.float32(255), y)
+    arrays = model._arrays("evaluate", x / np.float32(255), y)
     logs = [
-        Evaluation(model, x, y, Scores(model.loss, model._choose_metrics()), depth_first).run(
-            x, y, 20
-        )
-        for depth_first in (False, True)
+        Evaluation(model, arrays, depth_first).run(arrays, 20) for depth_first in (False, True)
     ]
     assert logs[1] == pytest.approx(logs[0], abs=1e-4)
 
@@ -300,7 +296,7 @@ def test_what_is_not_fused_is_the_graph_as_recorded():
 def predicting(model: Model) -> list:
     """The steps of inference, breadth-first."""
     x = np.zeros((1, *model.input_shape[1:]), model.dtype)
-    return Prediction(model, x, False).program.steps
+    return Prediction(model, [x], False).program.steps
 
 
 def test_one_image_meets_a_kernel_for_each_layer():
@@ -362,9 +358,10 @@ def test_a_result_is_not_fused_away(wanted):
 def test_fusion_breadth_first_changes_no_prediction(monkeypatch, make, n):
     model = make()
     x = data(model, n)[0].astype(model.dtype)
-    fused = Prediction(model, x, False).run(x, n)
+    (fused,) = Prediction(model, [x], False).run([x], n)
     monkeypatch.setattr(planner, "_fuse_rows", lambda steps, wanted: steps)
-    np.testing.assert_allclose(Prediction(model, x, False).run(x, n), fused, rtol=1e-6, atol=1e-7)
+    (single,) = Prediction(model, [x], False).run([x], n)
+    np.testing.assert_allclose(single, fused, rtol=1e-6, atol=1e-7)
 
 
 def test_updates_stand_at_the_end():
@@ -408,23 +405,22 @@ def test_what_is_rescaled_while_gathering_is_what_was_rescaled_before(depth_firs
         convkit.config.set_floatx("float32")
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     x, y = data(model, 50)
-    x, y = model._arrays("fit", x / 127.5 - 1, y)
-    scores = Scores(model.loss, model._choose_metrics())
-    step = TrainingStep(model, x, y, scores, model.optimizer, depth_first)
+    arrays = model._arrays("fit", x / 127.5 - 1, y)
+    step = TrainingStep(model, arrays, model.optimizer, depth_first)
     order = np.random.default_rng(1).permutation(50)
     for _ in range(2):
-        scores.reset()
-        with step.on(x, y, order):
+        step.scores.reset()
+        with step.on(arrays, order):
             step.program.run(0, 50, 32)
     for variable, found in zip(model.weights, weights, strict=True):
         np.testing.assert_allclose(found, variable.numpy(), rtol=0, atol=1e-9)
-    assert logs == pytest.approx(scores.logs(), abs=1e-10)
+    assert logs == pytest.approx(step.scores.logs(), abs=1e-10)
 
 
 def test_prediction_rescales_while_gathering_too():
     model = rescaled_pixels()
     x = data(model, 5)[0]
-    kernels = [one.kernel for one in Prediction(model, x, True).program.steps]
+    kernels = [one.kernel for one in Prediction(model, [x], True).program.steps]
     assert kernels.count("rescale") == 1
     right = model.predict(x.astype(np.float32))
     np.testing.assert_allclose(model.predict(x), right, rtol=1e-6)
@@ -496,8 +492,8 @@ def test_the_softmax_of_another_axis_stays_on_its_own():
     model = across()
     model.compile("sgd", "categorical_crossentropy")
     rng = np.random.default_rng(0)
-    x, y = model._arrays("fit", rng.normal(size=(20, 6, 5)), rng.uniform(size=(20, 6, 5)))
-    step = TrainingStep(model, x, y, Scores(model.loss, []), model.optimizer, True)
+    arrays = model._arrays("fit", rng.normal(size=(20, 6, 5)), rng.uniform(size=(20, 6, 5)))
+    step = TrainingStep(model, arrays, model.optimizer, True)
     assert "softmax" in [one.kernel for one in step.program.steps]
 
     found = [

@@ -22,7 +22,8 @@ from tiles import Descent
 import convkit
 from convkit import _core, gradients, graph, layers, ops
 from convkit.graph import Symbol, Variable
-from convkit.models.steps import Evaluation, Prediction, Scores, TrainingStep
+from convkit.models.data import Arrays
+from convkit.models.steps import Evaluation, Prediction, TrainingStep
 from convkit.program import SOURCE_TYPES, Program, gather
 
 SEEDS = range(40)
@@ -142,7 +143,7 @@ def test_random_training_steps_give_the_bits_of_nodes_with_memory_of_their_own(s
     target = source_symbol(IMAGE, "float64")
     loss = ops.mean_squared_error(target, values[-1])
     mean = graph.call("mean", _core.Mean(rows=24), None, [loss], [(1,)], "float64")[0]
-    found = gradients.gradients(mean, [variable.symbol for variable in variables])
+    found = gradients.gradients([mean], [variable.symbol for variable in variables])
     reached = [(v, g) for v, g in zip(variables, found, strict=True) if g is not None]
     program = Program("float64", results=[loss], effects=sgd_nodes(reached))
     rng = np.random.default_rng([seed, 2])
@@ -187,21 +188,21 @@ def test_the_judge_notices_memory_that_is_shared_too_early():
 # ---- memory ------------------------------------------------------------------------------------
 
 
-def lenet_step(dtype: str = "float32") -> tuple[TrainingStep, np.ndarray, np.ndarray]:
+def lenet_step() -> tuple[TrainingStep, Arrays]:
     model = convkit.models.lenet()
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     rng = np.random.default_rng(0)
     x = rng.random((40, 28, 28, 1), dtype=np.float32)
     y = rng.integers(0, 10, 40).astype(np.int32)
-    scores = Scores(model.loss, model._choose_metrics())
-    return TrainingStep(model, x, y, scores, model.optimizer, depth_first=False), x, y
+    arrays = Arrays([x], [y], [None])
+    return TrainingStep(model, arrays, model.optimizer, depth_first=False), arrays
 
 
 def test_memory_is_shared_in_training_and_in_inference():
-    step, _, _ = lenet_step()
+    step, _ = lenet_step()
     native = step.program.native
     assert 0 < native.arena_bytes(32) < 0.6 * native.unshared_bytes(32)
-    inference = Prediction(convkit.models.lenet(), np.zeros((1, 28, 28, 1), np.uint8), False)
+    inference = Prediction(convkit.models.lenet(), [np.zeros((1, 28, 28, 1), np.uint8)], False)
     native = inference.program.native
     assert 0 < native.arena_bytes(32) < 0.8 * native.unshared_bytes(32)
 
@@ -232,10 +233,11 @@ def test_the_arena_grows_with_the_batch_and_keeps_serving_smaller_ones():
 
 
 def test_a_lenet_training_step_gives_the_bits_of_its_nodes_one_by_one():
-    step, x, y = lenet_step()
+    step, arrays = lenet_step()
     order = np.random.default_rng(1).permutation(40)
-    fed = {id(step.x): x, id(step.y): y}
-    with step.on(x, y, order):
+    fed = {id(symbol): array for symbol, array in step.sources.pairs(arrays)}
+    assert len(fed) == 2
+    with step.on(arrays, order):
         for first, last in ((0, 16), (16, 29)):
             fed[id(step.index)] = order[first:last]
             expected = interpret(step.program, "float32", fed, last - first)
@@ -513,11 +515,12 @@ def test_samples_without_rows_have_gradients_of_zero():
 
 
 def test_a_step_holds_its_arrays_only_while_it_is_on_them():
-    step, x, y = lenet_step()
+    step, arrays = lenet_step()
     order = np.arange(40)
-    held = [weakref.ref(array) for array in (x, y, order)]
-    with step.on(x, y, order):
-        del x, y, order
+    held = [weakref.ref(array) for array in (*arrays.x, *arrays.y, order)]
+    assert len(held) == 3
+    with step.on(arrays, order):
+        del arrays, order
         assert step.program.run(0, 40, 16) == 40  # the program keeps them alive
         assert all(reference() is not None for reference in held)
     assert all(reference() is None for reference in held)
@@ -526,18 +529,19 @@ def test_a_step_holds_its_arrays_only_while_it_is_on_them():
 
 
 def test_a_step_is_at_work_on_one_thing_at_a_time():
-    step, x, y = lenet_step()
+    step, arrays = lenet_step()
     order = np.arange(40)
-    with step.on(x, y, order):
+    few = Arrays([arrays.x[0][:3]], [arrays.y[0][:3]], [None])
+    with step.on(arrays, order):
         with (
             pytest.raises(RuntimeError, match="one that is being trained"),
-            step.on(x[:3], y[:3], order[:3]),
+            step.on(few, order[:3]),
         ):
             pass
         assert step.program.run(0, 40, 16) == 40  # still on the first arrays
-    with pytest.raises(ZeroDivisionError), step.on(x, y, order):
+    with pytest.raises(ZeroDivisionError), step.on(arrays, order):
         raise ZeroDivisionError
-    with step.on(x, y, order):
+    with step.on(arrays, order):
         assert step.program.run(0, 40, 16) == 40
 
 
@@ -546,16 +550,17 @@ def test_predictions_and_evaluations_let_go_of_their_arrays(batch):
     model = convkit.models.lenet()
     model.compile("adam", "sparse_categorical_crossentropy")
     x, y = np.zeros((8, 28, 28, 1), np.float32), np.zeros(8, np.int32)
-    prediction = Prediction(model, x, False)
-    evaluation = Evaluation(model, x, y, Scores(model.loss, []), depth_first=False)
+    pair = Arrays([x], [y], [None])
+    prediction = Prediction(model, [x], False)
+    evaluation = Evaluation(model, pair, depth_first=False)
     held = [weakref.ref(array) for array in (x, y)]
-    for run, arrays in ((prediction.run, (x,)), (evaluation.run, (x, y))):
+    for run, arrays in ((prediction.run, [x]), (evaluation.run, pair)):
         if batch:
-            run(*arrays, batch)
+            run(arrays, batch)
         else:
             with pytest.raises(ValueError, match="batch_size >= 1"):
-                run(*arrays, batch)
-    del x, y, arrays
+                run(arrays, batch)
+    del x, y, arrays, pair
     gc.collect()  # the traceback of an error holds frames, and they their arguments
     assert all(reference() is None for reference in held)
 
@@ -571,7 +576,7 @@ def test_two_programs_share_a_variable():
     target = source_symbol((1,), "float64")
     loss = ops.mean_squared_error(target, y)
     mean = graph.call("mean", _core.Mean(rows=1), None, [loss], [(1,)], "float64")[0]
-    (gradient,) = gradients.gradients(mean, [weight.symbol])
+    (gradient,) = gradients.gradients([mean], [weight.symbol])
     writer = Program("float64", effects=sgd_nodes([(weight, gradient)]))
     given, result = np.array([[1.0, 2.0]]), np.empty((1, 1))
     for program in (reader, writer):
@@ -595,7 +600,7 @@ def test_a_symbol_that_the_loss_does_not_depend_on_has_no_gradient():
         source_symbol((1,), "float64"), ops.dense(source_symbol((2,), "float64"), used)
     )
     mean = graph.call("mean", _core.Mean(rows=1), None, [loss], [(1,)], "float64")[0]
-    found = gradients.gradients(mean, [used.symbol, unused.symbol])
+    found = gradients.gradients([mean], [used.symbol, unused.symbol])
     assert found[0] is not None
     assert found[1] is None
 
@@ -604,7 +609,7 @@ def test_a_symbol_that_the_loss_does_not_depend_on_has_no_gradient():
 
 
 def test_ctrl_c_ends_a_run_within_200_ms():
-    step, x, y = lenet_step()
+    step, arrays = lenet_step()
     count = 2**22  # minutes of work
     order = np.zeros(count, np.int64)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -617,7 +622,7 @@ def test_ctrl_c_ends_a_run_within_200_ms():
                 sent.append(time.perf_counter())
                 signal.raise_signal(signal.SIGINT)
 
-            with step.on(x, y, order):
+            with step.on(arrays, order):
                 step.program.run(0, 32, 32)
                 timer = threading.Timer(0.15, interrupt)
                 timer.start()
@@ -628,7 +633,7 @@ def test_ctrl_c_ends_a_run_within_200_ms():
     finally:
         signal.signal(signal.SIGINT, before)
     assert min(waits) < 0.2
-    with step.on(x, y, order):
+    with step.on(arrays, order):
         assert step.program.run(0, 64, 32) == 64
 
 
@@ -638,8 +643,8 @@ def test_programs_of_their_own_run_in_several_threads_at_once():
     expected = model.predict(x).tobytes()
 
     def predict(_: int) -> bool:
-        own = Prediction(model, x, True)
-        return all(own.run(x, batch).tobytes() == expected for batch in (24, 7, 1))
+        own = Prediction(model, [x], True)
+        return all(own.run([x], batch)[0].tobytes() == expected for batch in (24, 7, 1))
 
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(predict, range(12)))

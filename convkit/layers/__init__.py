@@ -1,5 +1,15 @@
 """Layers, with Keras's names, arguments, defaults and output shapes."""
 
+from convkit.layers.activations import ELU, GELU, Hardswish, LeakyReLU, SiLU
+from convkit.layers.array_layer import ArrayLayer
+from convkit.layers.augmentation import (
+    RandomContrast,
+    RandomCrop,
+    RandomFlip,
+    RandomRotation,
+    RandomTranslation,
+    RandomZoom,
+)
 from convkit.layers.base import Layer
 from convkit.layers.core import (
     Activation,
@@ -13,32 +23,78 @@ from convkit.layers.core import (
     Reshape,
     Softmax,
 )
-from convkit.layers.merging import Add, Concatenate
-from convkit.layers.spatial import AveragePooling2D, Conv2D, MaxPooling2D, UpSampling2D
+from convkit.layers.merging import (
+    Add,
+    Average,
+    Concatenate,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
+)
+from convkit.layers.moving import Cropping2D, Permute, RepeatVector, ZeroPadding2D
+from convkit.layers.noise import GaussianNoise, SpatialDropout2D
+from convkit.layers.spatial import (
+    AveragePooling2D,
+    Conv2D,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling2D,
+    MaxPooling2D,
+    UpSampling2D,
+)
 
 MaxPool2D = MaxPooling2D
 AvgPool2D = AveragePooling2D
+GlobalMaxPool2D = GlobalMaxPooling2D
+GlobalAvgPool2D = GlobalAveragePooling2D
 Convolution2D = Conv2D
 
 __all__ = [
+    "ELU",
+    "GELU",
     "Activation",
     "Add",
+    "ArrayLayer",
+    "Average",
     "AveragePooling2D",
     "AvgPool2D",
     "Concatenate",
     "Conv2D",
     "Convolution2D",
+    "Cropping2D",
     "Dense",
     "Dropout",
     "Flatten",
+    "GaussianNoise",
+    "GlobalAveragePooling2D",
+    "GlobalAvgPool2D",
+    "GlobalMaxPool2D",
+    "GlobalMaxPooling2D",
+    "Hardswish",
     "Input",
     "InputLayer",
     "Layer",
+    "LeakyReLU",
     "MaxPool2D",
     "MaxPooling2D",
+    "Maximum",
+    "Minimum",
+    "Multiply",
+    "Permute",
+    "RandomContrast",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomRotation",
+    "RandomTranslation",
+    "RandomZoom",
     "ReLU",
+    "RepeatVector",
     "Rescaling",
     "Reshape",
+    "SiLU",
     "Softmax",
+    "SpatialDropout2D",
+    "Subtract",
     "UpSampling2D",
+    "ZeroPadding2D",
 ]

@@ -5,16 +5,31 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from typing import Any, Self
 
 import numpy as np
 
-from convkit import config, device, geometry, graph, initializers
+from convkit import (
+    config,
+    configuration,
+    constraints,
+    device,
+    geometry,
+    graph,
+    initializers,
+    ops,
+    registered,
+    regularizers,
+    structure,
+)
 from convkit.geometry import Shape
-from convkit.graph import Symbol, Variable
+from convkit.graph import LayerCall, Symbol, Variable
 
 _names: Counter[str] = Counter()
+# Whether the layer whose `call` is being carried out is in training: so are those that it calls.
+_training: ContextVar[bool] = ContextVar("_training", default=False)
 
 
 def unique_name(kind: str) -> str:
@@ -27,24 +42,32 @@ def unique_name(kind: str) -> str:
 
 
 def input_shape_of(x: Any) -> Any:
-    """The shape of one input, or a list of the shapes of several."""
-    if isinstance(x, (list, tuple)):
-        return [tuple(value.shape) for value in x]
-    return tuple(x.shape)
+    """The shape of one input, or a list or dictionary of the shapes of several."""
+    return structure.mapped(lambda value: tuple(value.shape), x)
 
 
 class Layer:
     """Base class of layers.
 
     A layer is a constructor, `build(input_shape)`, which makes the weights, and `call(x)`, which is
-    made of functions of `convkit.ops`; the gradient follows from those.
+    made of functions of `convkit.ops`; the gradient follows from those. What computes in NumPy is
+    an `ArrayLayer`. Constructor arguments that are kept as attributes of the same names make
+    `get_config` and `from_config`, with which models are saved and loaded.
 
     Args:
         name: unique within a model; None: made from the class's name.
         trainable: whether `fit` changes the weights.
         dtype: "float32" or "float64"; None: `convkit.config.floatx()`.
+        activity_regularizer: a penalty on what the layer returns, a mean over the samples.
         input_shape: the shape of a sample, for the first layer of a `Sequential`.
         input_dim: the same for samples of one axis.
+
+    Example:
+        >>> class Scale(Layer):
+        ...     def build(self, input_shape):
+        ...         self.factor = self.add_weight("factor", input_shape[1:], "ones")
+        ...     def call(self, x):
+        ...         return ops.multiply(x, self.factor)
     """
 
     def __init__(
@@ -53,6 +76,7 @@ class Layer:
         name: str | None = None,
         trainable: bool = True,
         dtype: str | None = None,
+        activity_regularizer: Any = None,
         input_shape: Sequence[int] | None = None,
         input_dim: int | None = None,
         **unknown: Any,
@@ -69,6 +93,7 @@ class Layer:
         self.dtype = geometry.choice(
             self.name, "dtype", dtype or config.floatx(), ("float32", "float64")
         )
+        self.activity_regularizer = regularizers.get(activity_regularizer)
         self.batch_input_shape: Shape | None = None
         if input_dim is not None:
             input_shape = (input_dim,)
@@ -76,20 +101,46 @@ class Layer:
             self.batch_input_shape = (None, *sample_shape(self.name, input_shape))
         self.built = False
         self._variables: list[Variable] = []
-        self.output: Symbol | None = None  # of the last call on symbols
+        self.output: Any = None  # of the last call on symbols
 
     def add_weight(
-        self, name: str, shape: Shape, initializer: Any, trainable: bool = True
+        self,
+        name: str,
+        shape: Shape,
+        initializer: Any = "glorot_uniform",
+        trainable: bool = True,
+        *,
+        regularizer: Any = None,
+        constraint: Any = None,
     ) -> Variable:
-        """A new weight; `build` calls this."""
+        """A new weight; `build` calls this.
+
+        Args:
+            name: unique within the layer.
+            shape: its sizes.
+            initializer: a name, or an initializer.
+            trainable: whether `fit` changes it.
+            regularizer: a penalty that is added to the loss, or its name.
+            constraint: what it is held to after each update, or its name.
+        """
         value = initializers.get(initializer)(tuple(int(s or 0) for s in shape), self.dtype)
         variable = Variable(np.asarray(value, self.dtype), f"{self.name}/{name}", trainable)
         if variable.shape != tuple(shape):
             raise geometry.fail(
                 self.name, f"an initial {name} of shape {tuple(shape)}", variable.shape
             )
+        variable.regularizer = regularizers.get(regularizer)
+        variable.constraint = constraints.get(constraint)
         self._variables.append(variable)
         return variable
+
+    def add_loss(self, values: Any) -> None:
+        """Adds the mean of `values`, one or several for each sample, to the loss; for `call`.
+
+        On arrays it does nothing.
+        """
+        if isinstance(values, Symbol):
+            graph.add_loss(values)
 
     def build(self, input_shape: Any) -> None:
         """Makes the weights for inputs of this shape, the batch included, and sets `built`."""
@@ -99,18 +150,42 @@ class Layer:
         """The layer's function; may take `training` as a second argument."""
         raise TypeError(f"{type(self).__name__}: a subclass of Layer must define call(x)")
 
-    def __call__(self, x: Any, training: bool = False) -> Any:
-        values = list(x) if isinstance(x, (list, tuple)) else [x]
+    def __call__(self, x: Any, training: bool | None = None) -> Any:
+        """The layer's outputs for symbols or arrays.
+
+        Args:
+            training: None: as the layer that calls this one, False outside of one.
+        """
+        if training is None:
+            training = _training.get()
+        values = structure.flatten(x)
         if not graph.is_symbolic(values):
-            arrays = [self._array(graph.array_of(value)) for value in values]
-            x = arrays if isinstance(x, (list, tuple)) else arrays[0]
+            x = structure.pack(x, [self._array(graph.array_of(value)) for value in values])
             self.ensure_built(input_shape_of(x))
             return self.run(x, training)
+        for value in values:
+            if not isinstance(value, Symbol):
+                raise TypeError(
+                    f"{self.name}: expected symbols or arrays, got both: {type(value).__name__} "
+                    "beside a symbol"
+                )
+        if isinstance(x, tuple):
+            x = list(x)
         self.ensure_built(input_shape_of(x))
         y = self.run(x, training)
-        if y.history is not None or any(y is value for value in values):
-            y = graph.reshape(y, y.shape)  # a symbol of this layer's own
-        y.history = (self, x)
+        results = structure.flatten(y)
+        for i, result in enumerate(results):
+            if not isinstance(result, Symbol):
+                raise TypeError(
+                    f"{self.name}: expected call to make its result of x by convkit.ops, got "
+                    f"{type(result).__name__}"
+                )
+            if result.history is not None or any(result is value for value in values):
+                results[i] = graph.reshape(result, result.shape)  # a symbol of this layer's own
+        y = structure.pack(y, results)
+        call = LayerCall(self, x, y)
+        for result in results:
+            result.history = call
         self.output = y
         return y
 
@@ -124,10 +199,18 @@ class Layer:
 
     def run(self, x: Any, training: bool) -> Any:
         """`call`, with `training` for layers that ask for it."""
-        with graph.on_behalf_of(self.name):
-            if _takes_training(type(self)):
-                return self.call(x, training=training)  # type: ignore[call-arg]
-            return self.call(x)
+        token = _training.set(training)
+        try:
+            with graph.on_behalf_of(self.name):
+                asked = {"training": training} if _takes_training(type(self)) else {}
+                y = self.call(x, **asked)
+                if self.activity_regularizer is not None:
+                    for value in structure.flatten(y):
+                        if isinstance(value, Symbol):
+                            self.add_loss(_activity(self.activity_regularizer, value))
+                return y
+        finally:
+            _training.reset(token)
 
     def ensure_built(self, input_shape: Any) -> None:
         """Builds the layer at its first call."""
@@ -135,28 +218,49 @@ class Layer:
             self.build(input_shape)
             self.built = True
 
-    def compute_output_shape(self, input_shape: Any) -> Shape:
+    def compute_output_shape(self, input_shape: Any) -> Any:
         """The output's shape for inputs of this shape (the batch first, None for any size)."""
-        if input_shape and isinstance(input_shape[0], (list, tuple)):
-            x: Any = [Symbol(tuple(shape), self.dtype, place="fed") for shape in input_shape]
-        else:
-            x = Symbol((None, *input_shape[1:]), self.dtype, place="fed")
+        x = of_shapes(
+            lambda shape: Symbol((None, *shape[1:]), self.dtype, place="fed"), input_shape
+        )
         self.ensure_built(input_shape_of(x))
-        shape: Shape = self.run(x, False).shape
-        return shape
+        return input_shape_of(self.run(x, False))
 
     @property
     def input_shape(self) -> Any:
         """The shape of the input at the last call on symbols; None before one."""
-        if self.output is None or self.output.history is None:
+        call = self._last_call()
+        if call is None:
             return None
-        x = self.output.history[1]
-        return self.output.shape if x is None else input_shape_of(x)
+        return input_shape_of(call.outputs if call.inputs is None else call.inputs)
 
     @property
-    def output_shape(self) -> Shape | None:
+    def output_shape(self) -> Any:
         """The shape of the output at the last call on symbols; None before one."""
-        return None if self.output is None else self.output.shape
+        return None if self.output is None else input_shape_of(self.output)
+
+    @property
+    def input(self) -> Any:
+        """What the layer was last called with on symbols."""
+        call = self._last_call()
+        if call is None:
+            raise ValueError(f"{self.name}: expected a layer that was called, got one that was not")
+        return call.outputs if call.inputs is None else call.inputs
+
+    def _last_call(self) -> LayerCall | None:
+        results = structure.flatten(self.output)
+        return results[0].history if results and results[0] is not None else None
+
+    @property
+    def trainable(self) -> bool:
+        """Whether `fit` changes the weights; setting it sets it for all sublayers."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = bool(value)
+        for layer in self.sublayers:
+            layer.trainable = self._trainable
 
     @property
     def weights(self) -> list[Variable]:
@@ -165,11 +269,28 @@ class Layer:
 
     @property
     def trainable_weights(self) -> list[Variable]:
-        return [v for v in self._variables if v.trainable and self.trainable]
+        if not self.trainable:
+            return []
+        own = [v for v in self._variables if v.trainable]
+        return once(own, *(layer.trainable_weights for layer in self.sublayers))
 
     @property
     def non_trainable_weights(self) -> list[Variable]:
-        return [v for v in self._variables if not (v.trainable and self.trainable)]
+        trainable = {id(v) for v in self.trainable_weights}
+        return [v for v in self.ordered_weights() if id(v) not in trainable]
+
+    @property
+    def sublayers(self) -> list[Layer]:
+        """The layers that this one keeps as attributes, whose weights are its own too."""
+        found: dict[int, Layer] = {}
+        for attribute in vars(self).values():
+            if isinstance(attribute, Layer):
+                found[id(attribute)] = attribute
+            elif isinstance(attribute, (list, tuple, dict)):
+                for value in structure.flatten(attribute):
+                    if isinstance(value, Layer):
+                        found[id(value)] = value
+        return list(found.values())
 
     def get_weights(self) -> list[np.ndarray]:
         """Copies of the weights' values."""
@@ -196,7 +317,27 @@ class Layer:
     def ordered_weights(self) -> list[Variable]:
         """All weights in the order of files and `get_weights`."""
         # The order must not change when `trainable` does, or files would not load.
-        return list(self._variables)
+        return once(self._variables, *(layer.ordered_weights() for layer in self.sublayers))
+
+    @property
+    def states(self) -> list[Variable]:
+        """What moves on with training and is no weight: seeds and steps of random numbers."""
+        weights = {id(variable) for variable in self._variables}
+        own = [
+            value
+            for value in vars(self).values()
+            if isinstance(value, Variable) and id(value) not in weights
+        ]
+        return once(own, *(layer.states for layer in self.sublayers))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor as plain values, from which `from_config` makes one."""
+        return configuration.config_of(self, leave_out=("input_shape", "input_dim"))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """A new layer like the one whose `get_config` gave this; its weights are new."""
+        return cls(**registered.made(config))
 
     def count_params(self) -> int:
         """How many numbers the weights hold."""
@@ -206,6 +347,11 @@ class Layer:
         return f"<{type(self).__name__} {self.name}>"
 
 
+def once(*groups: Iterable[Variable]) -> list[Variable]:
+    """The variables in order without repetitions: a layer may stand in two places."""
+    return list({id(variable): variable for group in groups for variable in group}.values())
+
+
 _training_cache: dict[type, bool] = {}
 
 
@@ -213,6 +359,27 @@ def _takes_training(cls: type[Layer]) -> bool:
     if cls not in _training_cache:
         _training_cache[cls] = "training" in inspect.signature(cls.call).parameters
     return _training_cache[cls]
+
+
+def _activity(regularizer: Any, value: Any) -> Any:
+    """l1 |y| + l2 y^2 of each sample."""
+    rows = graph.reshape(value, (value.shape[0], int(np.prod(value.shape[1:]))))
+    parts = []
+    for factor, function in ((regularizer.l1, ops.absolute), (regularizer.l2, ops.square)):
+        if factor:
+            parts.append(ops.rescale(ops.sum(function(rows), axis=1), float(factor)))
+    if not parts:
+        return ops.rescale(ops.sum(rows, axis=1), 0.0)
+    return parts[0] if len(parts) == 1 else ops.add(*parts)
+
+
+def of_shapes(function: Callable[[Shape], Any], shapes: Any) -> Any:
+    """The function's results for one shape, or for a list or dictionary of them."""
+    if isinstance(shapes, dict):
+        return {key: of_shapes(function, part) for key, part in shapes.items()}
+    if shapes and isinstance(shapes[0], (list, tuple)):
+        return [of_shapes(function, part) for part in shapes]
+    return function(tuple(shapes))
 
 
 def sample_shape(op: str, shape: Any) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from convkit import _core, activations, geometry, graph, initializers, ops, random
 from convkit.geometry import Shape
-from convkit.graph import Symbol, Variable
+from convkit.graph import LayerCall, Symbol, Variable
 from convkit.layers.base import Layer, sample_shape
 from convkit.ops import common
 
@@ -27,9 +27,10 @@ class InputLayer(Layer):
     ) -> None:
         super().__init__(name=name, dtype=dtype, input_shape=shape)
         assert self.batch_input_shape is not None
+        self.shape = self.batch_input_shape[1:]
         self.built = True
         self.symbol = Symbol(self.batch_input_shape, self.dtype, place="fed")
-        self.symbol.history = (self, None)
+        self.symbol.history = LayerCall(self, None, self.symbol)
         self.output = self.symbol
 
     def call(self, x: Any) -> Any:

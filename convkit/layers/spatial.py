@@ -160,6 +160,47 @@ class AveragePooling2D(_Pooling2D):
         )
 
 
+class _GlobalPooling2D(Layer):
+    def __init__(
+        self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.data_format = data_format_of(self.name, data_format)
+        self.keepdims = bool(keepdims)
+
+    def build(self, input_shape: Shape) -> None:
+        _channels(self.name, input_shape, self.data_format)
+        self.built = True
+
+
+class GlobalAveragePooling2D(_GlobalPooling2D):
+    """The mean of each image, channel by channel.
+
+    Args:
+        data_format: "channels_last" (None) or "channels_first".
+        keepdims: whether height and width stay, with one value.
+
+    Input shape: (N, H, W, C). Output shape: (N, C), or (N, 1, 1, C) with keepdims.
+    """
+
+    def call(self, x: Any) -> Any:
+        return ops.global_avg_pool2d(x, data_format=self.data_format, keepdims=self.keepdims)
+
+
+class GlobalMaxPooling2D(_GlobalPooling2D):
+    """The maximum of each image, channel by channel.
+
+    Args:
+        data_format: "channels_last" (None) or "channels_first".
+        keepdims: whether height and width stay, with one value.
+
+    Input shape: (N, H, W, C). Output shape: (N, C), or (N, 1, 1, C) with keepdims.
+    """
+
+    def call(self, x: Any) -> Any:
+        return ops.global_max_pool2d(x, data_format=self.data_format, keepdims=self.keepdims)
+
+
 class UpSampling2D(Layer):
     """Repeats rows and columns, or interpolates between them.
 

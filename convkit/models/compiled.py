@@ -18,8 +18,10 @@ class CompiledModel:
 
     `Model.compiled` makes it. It keeps the layers that the model has at that time, and uses the
     model's weights where they are: training or `load_weights` changes what it returns, and so does
-    writing to a weight's array. Several threads may call one object at the same time; calls with
-    more than 10 samples (23, of large images) use all threads themselves and wait for each other.
+    writing to a weight's array (but where batch norm was folded into the weights before it, which
+    is done anew after training, `assign` and `load_weights`). Several threads may call one object
+    at the same time; calls with more than 10 samples (23, of large images) use all threads
+    themselves and wait for each other.
     It cannot be pickled: each process makes its own. On a GPU calls of several threads wait for
     each other; for a CuPy array a call returns before the GPU is done, as CuPy's functions do.
 
@@ -44,7 +46,7 @@ class CompiledModel:
         tiled = self._gpu is not None and model._depth_first(batch, training=False)
         # Images as they come from files have a function of their own.
         forward = [
-            Prediction(model, np.empty((0, *sample), dtype), tiled)
+            Prediction(model, [np.empty((0, *sample), dtype)], tiled)
             for dtype in (model.dtype, "uint8")
         ]
         self._run: Callable[[Any, Any], Any]
@@ -54,13 +56,13 @@ class CompiledModel:
         self._few = few
         self._many: Prediction | None = None
         if batch > few:
-            self._many = Prediction(model, np.empty((0, *sample), model.dtype), True)
+            self._many = Prediction(model, [np.empty((0, *sample), model.dtype)], True)
         self._shape = (None, *sample)
         self.batch_size = batch
         self.input_shape: tuple[int, ...] = (batch, *sample)
         self.output_shape: tuple[int, ...] = (batch, *model.output_shape[1:])
         self.dtype: str = model.dtype
-        for variable in forward[0].program.variables:
+        for variable in forward[0].variables:
             variable.add_user(self)
 
     def forget(self) -> None:
@@ -116,7 +118,7 @@ class CompiledModel:
 
     def _result(self, x: Any, out: Any) -> Any:
         if self._many is not None and len(x) > self._few:
-            return self._many.run(x, len(x), out)
+            return self._many.run([x], len(x), out)[0]
         y = self._run(x, out)
         assert y is not None
         return y
@@ -135,17 +137,18 @@ class _OnGpu:
 
     def __call__(self, x: Any, out: Any) -> Any:
         prediction = self._prediction
-        if not self._takes(x, prediction.x.shape, prediction.x.dtype) or len(x) > self._most:
+        (source,), (result,) = prediction.x, prediction.y
+        if not self._takes(x, source.shape, source.dtype) or len(x) > self._most:
             return None
         if out is not None and not (
             type(out) is type(x)
-            and self._takes(out, prediction.shape, prediction.y.dtype)
+            and self._takes(out, prediction.shapes[0], result.dtype)
             and len(out) == len(x)
             and array.direct(out, [x])
             and (not isinstance(out, np.ndarray) or out.flags.writeable)
         ):
             return None
-        return prediction.run(x, self._most, out)
+        return prediction.run([x], self._most, out)[0]
 
     def _takes(self, values: Any, shape: Shape, dtype: str) -> bool:
         if isinstance(values, np.ndarray):

@@ -6,8 +6,11 @@ import errno
 import json
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from convkit.graph import Variable
 
@@ -41,30 +44,68 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _named(model: Any) -> dict[str, Variable]:
-    """Keys that do not depend on how many layers were made before: 0/kernel, 0/bias, 2/kernel, …"""
-    named = {}
-    layers = [layer for layer in model.layers if layer.ordered_weights()]
-    for i, layer in enumerate(layers):
-        for variable in layer.ordered_weights():
-            named[f"{i}/{variable.name.split('/', 1)[-1]}"] = variable
-    return named
+def named(model: Any) -> dict[str, Variable]:
+    """Keys that do not depend on how many layers were made before: 0/kernel, 0/bias, 2/kernel, …
+
+    What a layer's own layers have goes by their numbers: 3/0/kernel.
+    """
+    return _numbered(
+        model.layers, lambda layer: layer.ordered_weights(), lambda layer: layer._variables
+    )
+
+
+def states(model: Any) -> dict[str, Variable]:
+    """Seeds and steps of random numbers, likewise."""
+
+    def own(layer: Any) -> list[Variable]:
+        nested = {id(state) for inner in layer.sublayers for state in inner.states}
+        return [state for state in layer.states if id(state) not in nested]
+
+    return _numbered(model.layers, lambda layer: layer.states, own)
+
+
+def _numbered(
+    layers: Any, everything: Callable[[Any], list[Variable]], own: Callable[[Any], list[Variable]]
+) -> dict[str, Variable]:
+    """Variables by the number of their layer among those that have any, and their name."""
+    found: dict[str, Variable] = {}
+    seen: set[int] = set()
+    for i, layer in enumerate(layer for layer in layers if everything(layer)):
+        for variable in own(layer):
+            if id(variable) not in seen:
+                seen.add(id(variable))
+                found[f"{i}/{variable.name.split('/', 1)[-1]}"] = variable
+        for key, variable in _numbered(layer.sublayers, everything, own).items():
+            if id(variable) not in seen:
+                seen.add(id(variable))
+                found[f"{i}/{key}"] = variable
+    return found
 
 
 def save(path: Any, model: Any, metadata: dict[str, Any] | None = None) -> None:
     """Writes a model's weights, and beside them what `read_metadata` is to give back (JSON)."""
+    variables = named(model)
+    if not variables:
+        raise ValueError("save_weights: expected a model with weights, got one without")
+    write(path, {key: variable.host() for key, variable in variables.items()}, metadata)
+
+
+def write(path: Any, tensors: dict[str, np.ndarray], metadata: dict[str, Any] | None) -> None:
+    """Writes arrays, and beside them what `read` is to give back (JSON)."""
     from safetensors.numpy import save as serialise
 
     if str(path).endswith((".h5", ".keras")):
         raise ValueError(
-            f"save_weights: expected a name such as model.safetensors (the format), got {path}"
+            f"save: expected a name such as model.safetensors (the format), got {path}"
         )
-    named = _named(model)
-    if not named:
-        raise ValueError("save_weights: expected a model with weights, got one without")
     entries = None if metadata is None else {_ENTRY: json.dumps(metadata, sort_keys=True)}
-    content = serialise({key: variable.host() for key, variable in named.items()}, entries)
-    write_atomically(Path(path), content)
+    write_atomically(Path(path), serialise(tensors, entries))
+
+
+def read(path: Any) -> tuple[dict[str, np.ndarray], Any]:
+    """The arrays of a file and what was written beside them, None if nothing was."""
+    metadata = read_metadata(path)
+    return _arrays("load", path), metadata
 
 
 def read_metadata(path: Any) -> dict[str, Any] | None:
@@ -80,30 +121,46 @@ def read_metadata(path: Any) -> dict[str, Any] | None:
     return metadata if isinstance(metadata, dict) else None
 
 
-def load(path: Any, model: Any) -> None:
-    """Reads a model's weights; all of them fit, or nothing is changed."""
+def _arrays(op: str, path: Any) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load as parse
 
     try:
-        arrays = parse(Path(path).read_bytes())
+        arrays: dict[str, np.ndarray] = parse(Path(path).read_bytes())
     except SafetensorError as error:
+        raise ValueError(f"{op}: expected a safetensors file, got {path}: {error}") from None
+    return arrays
+
+
+def load(path: Any, model: Any) -> None:
+    """Reads a model's weights, of a file with these alone or with a whole model.
+
+    All of them fit, or nothing is changed.
+    """
+    arrays = _arrays("load_weights", path)
+    arrays = {
+        key: array
+        for key, array in arrays.items()
+        if not key.startswith(("optimizer/", "state/"))  # of a whole model
+    }
+    assign("load_weights", named(model), arrays, path)
+
+
+def assign(
+    op: str, variables: dict[str, Variable], arrays: dict[str, np.ndarray], path: Any
+) -> None:
+    """Gives each variable the array of its key; all of them fit, or nothing is changed."""
+    if set(arrays) != set(variables):
+        missing = ", ".join(sorted(set(variables) - set(arrays))) or "none"
+        unknown = ", ".join(sorted(set(arrays) - set(variables))) or "none"
         raise ValueError(
-            f"load_weights: expected a safetensors file, got {path}: {error}"
-        ) from None
-    named = _named(model)
-    if set(arrays) != set(named):
-        missing = ", ".join(sorted(set(named) - set(arrays))) or "none"
-        unknown = ", ".join(sorted(set(arrays) - set(named))) or "none"
-        raise ValueError(
-            f"load_weights: expected the weights of this model, got {path} "
+            f"{op}: expected the weights of this model, got {path} "
             f"(missing: {missing}; unknown: {unknown})"
         )
-    for key, variable in named.items():
+    for key, variable in variables.items():
         if arrays[key].shape != variable.shape:
             raise ValueError(
-                f"load_weights: expected {key} of shape {variable.shape}, got "
-                f"{arrays[key].shape} in {path}"
+                f"{op}: expected {key} of shape {variable.shape}, got {arrays[key].shape} in {path}"
             )
-    for key, variable in named.items():
+    for key, variable in variables.items():
         variable.assign(arrays[key])

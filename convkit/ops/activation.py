@@ -6,7 +6,7 @@ from typing import Any
 
 from convkit import geometry, graph
 from convkit._core import replayed
-from convkit.ops import common
+from convkit.ops import common, elementwise
 
 LEAKY_SLOPE = 0.2  # Keras's default
 
@@ -174,6 +174,18 @@ FUNCTIONS = {
     "exponential": (exp, exp_backward),
     "softmax": (softmax, softmax_backward),
     "log_softmax": (log_softmax, log_softmax_backward),
+    "elu": (elementwise.elu, elementwise.elu_backward),
+    "selu": (elementwise.selu, elementwise.selu_backward),
+    "softplus": (elementwise.softplus, elementwise.softplus_backward),
+    "softsign": (elementwise.softsign, elementwise.softsign_backward),
+    "silu": (elementwise.silu, elementwise.silu_backward),
+    "swish": (elementwise.silu, elementwise.silu_backward),
+    "gelu": (elementwise.gelu, elementwise.gelu_backward),
+    "hard_sigmoid": (elementwise.hard_sigmoid, elementwise.hard_sigmoid_backward),
+    "hard_silu": (elementwise.hard_swish, elementwise.hard_swish_backward),
+    "hard_swish": (elementwise.hard_swish, elementwise.hard_swish_backward),
+    "relu6": (elementwise.relu6, elementwise.relu6_backward),
+    "mish": (elementwise.mish, elementwise.mish_backward),
 }
 
 
@@ -193,6 +205,8 @@ def apply(name: str, y: Any, out: Any) -> Any:
         spec = geometry.activation(name, y.size, LEAKY_SLOPE if name == "leaky_relu" else 0.0)
         return graph.call("activation", spec, 1, [y], [y], common.dtype_of(y))[0]
     forward, _ = FUNCTIONS[name]
+    if out is None and not isinstance(y, graph.Symbol) and forward not in (softmax, log_softmax):
+        out = y
     return forward(y, out=out)
 
 

@@ -13,7 +13,7 @@ from convkit.geometry import Shape
 from convkit.graph import Symbol
 
 # Kernels that may write over their first input.
-IN_PLACE = ("activation", "add", "rescale")
+IN_PLACE = ("activation", "add", "binary", "rescale", "unary")
 
 
 def arguments(
@@ -40,6 +40,13 @@ def arguments(
             )
         return symbols
     return float_arrays(op, names, [graph.array_of(value) for value in values], out)
+
+
+class Shaped:
+    """Stands for an array of which only the shape is needed."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
 
 
 def dtype_of(value: Any) -> str:

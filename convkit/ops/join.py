@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from convkit import _core, geometry, graph
+from convkit import _core, broadcasting, geometry, graph
 from convkit._core import replayed
 from convkit.array import assign, check_out, copy
-from convkit.ops import common
+from convkit.ops import common, spreading
 
 
 @replayed
@@ -20,28 +20,42 @@ def add(x1: Any, x2: Any, *, out: Any = None) -> Any:
     """x1 + x2, element by element.
 
     Args:
-        x1, x2: arrays of one shape (nothing is broadcast).
-        out: an array of that shape and dtype for the result; x1 itself is allowed.
+        x1, x2: arrays of shapes that can be broadcast, as in NumPy, or one of them a number. To a
+            symbol of shape (None, ...), what has no axis for samples is the same for all of them.
+        out: an array of the result's shape and dtype; x1 itself is allowed.
     """
-    x1, x2 = common.arguments("add", ("x1", "x2"), (x1, x2), out)
-    geometry.same_shape("add", "x2", tuple(x2.shape), tuple(x1.shape), ", that of x1")
-    n, size = geometry.samples(tuple(x1.shape))
-    spec = _core.Elementwise(size=size)
-    return common.run("add", spec, n, [x1, x2], tuple(x1.shape), out, "add")
+    if spreading.is_plain(x2):
+        return spreading.rescaled("add", x1, 1.0, x2, out)
+    if spreading.is_plain(x1):
+        return spreading.rescaled("add", x2, 1.0, x1, out)
+    x1, x2 = spreading.arguments("add", ("x1", "x2"), (x1, x2), out)
+    shape = tuple(x1.shape)
+    if shape != tuple(x2.shape):
+        shape = broadcasting.broadcast("add", shape, tuple(x2.shape))
+        x1, x2 = spreading.spread(x1, shape), spreading.spread(x2, shape)
+    n, size = geometry.samples(shape)
+    return common.run("add", _core.Elementwise(size=size), n, [x1, x2], shape, out, "add")
 
 
 @replayed
-def add_backward(dy: Any, x1: Any, x2: Any, *, needs: Any = None, out: Any = None) -> Any:
-    """The gradients (dx1, dx2) of `add`: dy twice, as arrays of their own."""
+def add_backward(
+    dy: Any, x1: Any, x2: Any, *, needs: Any = None, out: Any = None
+) -> tuple[Any, ...]:
+    """The gradients (dx1, dx2) of `add`: dy twice, as arrays of their own, summed over what was
+    broadcast."""
     op = "add_backward"
-    dy, x1, x2 = common.arguments(op, ("dy", "x1", "x2"), (dy, x1, x2), out)
-    geometry.same_shape(op, "x2", tuple(x2.shape), tuple(x1.shape), ", that of x1")
-    geometry.same_shape(op, "dy", tuple(dy.shape), tuple(x1.shape), ", that of x1")
+    dy, x1, x2 = spreading.arguments(op, ("dy", "x1", "x2"), (dy, x1, x2), out)
+    shape = broadcasting.broadcast(op, tuple(x1.shape), tuple(x2.shape))
+    geometry.same_shape(op, "dy", tuple(dy.shape), shape, ", that of the result")
     needs, out = common.flags(op, needs, 2), common.outs(op, out, 2)
-    n, size = geometry.samples(tuple(x1.shape))
-    spec = _core.Elementwise(size=size)
-    found = common.backward(op, "add", spec, n, [x1, x2], [None], dy, needs, out)
-    return tuple(found)
+    n, size = geometry.samples(shape)
+    spec, given = _core.Elementwise(size=size), [x1, x2]
+    whole = [
+        need and not spreading.is_spread(x, shape) for x, need in zip(given, needs, strict=True)
+    ]
+    found = common.backward(op, "add", spec, n, given, [None], dy, whole, out)
+    found = [dx if own else dy for dx, own in zip(found, whole, strict=True)]
+    return spreading.gradients(op, given, found, needs, out)
 
 
 def _listed(op: str, arrays: Any) -> list[Any]:
@@ -142,7 +156,7 @@ def concatenate_backward(
         head = list(rest.shape)
         head[index] -= arrays[i].shape[index]
         n, spec = _spec(tuple(head), tuple(arrays[i].shape), index)
-        like = [_Shaped(tuple(head)), arrays[i]]
+        like = [common.Shaped(tuple(head)), arrays[i]]
         wanted = [any(needs[:i]), needs[i]]
         targets = None if outs is None else [outs[0] if i == 1 else None, outs[i]]
         rest, piece = common.backward(
@@ -150,13 +164,6 @@ def concatenate_backward(
         )
         found.append(piece)
         if rest is None:
-            rest = _Shaped(tuple(head))
+            rest = common.Shaped(tuple(head))
     found.append(rest if needs[0] else None)
     return tuple(reversed(found))
-
-
-class _Shaped:
-    """Stands for an array of which only the shape is needed."""
-
-    def __init__(self, shape: geometry.Shape) -> None:
-        self.shape = shape

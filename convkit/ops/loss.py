@@ -1,4 +1,4 @@
-"""Losses, one value per row: the last axis is reduced, as in Keras 3."""
+"""Losses, one value per row: an axis, mostly the last, is reduced, as in Keras 3."""
 
 from __future__ import annotations
 
@@ -15,20 +15,38 @@ def _samples(y_pred: Any) -> int | None:
     return None if y_pred.shape[0] is None else 1
 
 
-def _forward(op: str, y_true: Any, y_pred: Any, from_logits: bool, out: Any) -> Any:
+def _geometry(
+    op: str, y_true: Any, y_pred: Any, from_logits: bool, axis: object
+) -> tuple[Any, Shape]:
+    shapes = tuple(y_true.shape), tuple(y_pred.shape)
+    if axis == -1:
+        return geometry.loss(op, *shapes, False, from_logits)
+    return geometry.loss_over(op, *shapes, axis, from_logits)
+
+
+def _forward(
+    op: str, y_true: Any, y_pred: Any, from_logits: bool, out: Any, axis: object = -1
+) -> Any:
     y_true, y_pred = common.arguments(op, ("y_true", "y_pred"), (y_true, y_pred), out)
-    spec, shape = geometry.loss(op, tuple(y_true.shape), tuple(y_pred.shape), False, from_logits)
+    spec, shape = _geometry(op, y_true, y_pred, from_logits, axis)
     return common.run(op, spec, _samples(y_pred), [y_true, y_pred], shape, out, op)
 
 
 def _backward(
-    op: str, dy: Any, y_true: Any, y_pred: Any, from_logits: bool, needs: Any, out: Any
+    op: str,
+    dy: Any,
+    y_true: Any,
+    y_pred: Any,
+    from_logits: bool,
+    needs: Any,
+    out: Any,
+    axis: object = -1,
 ) -> tuple[Any, Any]:
     name = f"{op}_backward"
     dy, y_true, y_pred = common.arguments(
         name, ("dy", "y_true", "y_pred"), (dy, y_true, y_pred), out
     )
-    spec, shape = geometry.loss(name, y_true.shape, y_pred.shape, False, from_logits)
+    spec, shape = _geometry(name, y_true, y_pred, from_logits, axis)
     if dy.shape != shape:
         geometry.same_shape(name, "dy", dy.shape, shape, ", one value per row")
     needs, out = common.flags(name, needs, 2), common.outs(name, out, 2)
@@ -39,9 +57,9 @@ def _backward(
 
 @replayed
 def categorical_crossentropy(
-    y_true: Any, y_pred: Any, *, from_logits: bool = False, out: Any = None
+    y_true: Any, y_pred: Any, *, from_logits: bool = False, axis: int = -1, out: Any = None
 ) -> Any:
-    """-sum(y_true * log(y_pred)) over the last axis.
+    """-sum(y_true * log(y_pred)) over the last axis, or another.
 
     Probabilities are divided by their sum and kept between 1e-7 and 1 - 1e-7 first, as Keras does.
     Targets that do not sum to one are taken as they are, gradient included.
@@ -50,12 +68,13 @@ def categorical_crossentropy(
         y_true: (..., classes), one-hot or any weights.
         y_pred: (..., classes): probabilities, or any numbers with from_logits=True.
         from_logits: whether y_pred is what goes into a softmax, rather than what comes out.
+        axis: that of the classes.
         out: an array for the result.
 
     Returns:
         (...).
     """
-    return _forward("categorical_crossentropy", y_true, y_pred, from_logits, out)
+    return _forward("categorical_crossentropy", y_true, y_pred, from_logits, out, axis)
 
 
 @replayed
@@ -65,11 +84,12 @@ def categorical_crossentropy_backward(
     y_pred: Any,
     *,
     from_logits: bool = False,
+    axis: int = -1,
     needs: Any = None,
     out: Any = None,
 ) -> tuple[Any, Any]:
     """The gradients (dy_true, dy_pred) of `categorical_crossentropy`; dy is (...)."""
-    return _backward("categorical_crossentropy", dy, y_true, y_pred, from_logits, needs, out)
+    return _backward("categorical_crossentropy", dy, y_true, y_pred, from_logits, needs, out, axis)
 
 
 def _labels(
@@ -148,21 +168,22 @@ def sparse_categorical_crossentropy_backward(
 
 @replayed
 def binary_crossentropy(
-    y_true: Any, y_pred: Any, *, from_logits: bool = False, out: Any = None
+    y_true: Any, y_pred: Any, *, from_logits: bool = False, axis: int = -1, out: Any = None
 ) -> Any:
-    """The mean of -(t log p + (1 - t) log(1 - p)) over the last axis.
+    """The mean of -(t log p + (1 - t) log(1 - p)) over the last axis, or another.
 
     Args:
         y_true: (..., size), 0 .. 1.
         y_pred: (..., size): probabilities, kept between 1e-7 and 1 - 1e-7, or any numbers with
             from_logits=True.
         from_logits: whether y_pred is what goes into a sigmoid, rather than what comes out.
+        axis: the one that the mean is taken over.
         out: an array for the result.
 
     Returns:
         (...).
     """
-    return _forward("binary_crossentropy", y_true, y_pred, from_logits, out)
+    return _forward("binary_crossentropy", y_true, y_pred, from_logits, out, axis)
 
 
 @replayed
@@ -172,11 +193,12 @@ def binary_crossentropy_backward(
     y_pred: Any,
     *,
     from_logits: bool = False,
+    axis: int = -1,
     needs: Any = None,
     out: Any = None,
 ) -> tuple[Any, Any]:
     """The gradients (dy_true, dy_pred) of `binary_crossentropy`; dy is (...)."""
-    return _backward("binary_crossentropy", dy, y_true, y_pred, from_logits, needs, out)
+    return _backward("binary_crossentropy", dy, y_true, y_pred, from_logits, needs, out, axis)
 
 
 @replayed

@@ -115,6 +115,104 @@ void bind_specs(py::module_& m) {
 #undef F
     bind_spec<FusedDense>(m, "FusedDense", FIELD(FusedDense, dense), FIELD(FusedDense, activation),
                           FIELD(FusedDense, slope));
+#define F(name) FIELD(Unary, name)
+    bind_spec<Unary>(m, "Unary", F(size), F(kind), F(a), F(b));
+#undef F
+#define F(name) FIELD(Binary, name)
+    bind_spec<Binary>(m, "Binary", F(size), F(kind));
+#undef F
+#define F(name) FIELD(Reduce, name)
+    bind_spec<Reduce>(m, "Reduce", F(outer), F(size), F(inner), F(kind));
+#undef F
+#define F(name) FIELD(Expand, name)
+    bind_spec<Expand>(m, "Expand", F(outer), F(repeats), F(inner));
+#undef F
+#define F(name) FIELD(ChannelAffine, name)
+    bind_spec<ChannelAffine>(m, "ChannelAffine", F(rows), F(channels));
+#undef F
+#define F(name) FIELD(BatchNorm, name)
+    bind_spec<BatchNorm>(m, "BatchNorm", F(rows), F(channels), F(epsilon));
+#undef F
+#define F(name) FIELD(LayerNorm, name)
+    bind_spec<LayerNorm>(m, "LayerNorm", F(rows), F(size), F(epsilon));
+#undef F
+#define F(name) FIELD(PRelu, name)
+    bind_spec<PRelu>(m, "PRelu", F(rows), F(size));
+#undef F
+#define F(name) FIELD(Fold, name)
+    bind_spec<Fold>(m, "Fold", F(rows), F(filters));
+#undef F
+#define F(name) FIELD(MovingAverage, name)
+    bind_spec<MovingAverage>(m, "MovingAverage", F(size), F(momentum));
+#undef F
+#define F(name) FIELD(Pad2d, name)
+    bind_spec<Pad2d>(m, "Pad2d", F(height), F(width), F(channels), F(top), F(left), F(out_height),
+                     F(out_width));
+#undef F
+#define F(name) FIELD(Permute, name)
+    bind_spec<Permute>(m, "Permute", F(size_0), F(size_1), F(size_2), F(size_3), F(from_0),
+                       F(from_1), F(from_2), F(from_3), F(inner));
+#undef F
+#define F(name) FIELD(SpatialDropout, name)
+    bind_spec<SpatialDropout>(m, "SpatialDropout", F(rows), F(channels), F(stream), F(rate));
+#undef F
+#define F(name) FIELD(GaussianNoise, name)
+    bind_spec<GaussianNoise>(m, "GaussianNoise", F(size), F(stream), F(stddev));
+#undef F
+#define F(name) FIELD(RandomTransform, name)
+    bind_spec<RandomTransform>(
+        m, "RandomTransform", F(height), F(width), F(channels), F(out_height), F(out_width),
+        F(stream), F(crop), F(bilinear), F(fill), F(fill_value), F(flip_horizontal),
+        F(flip_vertical), F(angle_low), F(angle_high), F(shift_height_low), F(shift_height_high),
+        F(shift_width_low), F(shift_width_high), F(zoom_height_low), F(zoom_height_high),
+        F(zoom_width_low), F(zoom_width_high), F(zoom_both));
+#undef F
+#define F(name) FIELD(RandomContrast, name)
+    bind_spec<RandomContrast>(m, "RandomContrast", F(rows), F(channels), F(stream), F(low), F(high),
+                              F(value_low), F(value_high));
+#undef F
+#define F(name) FIELD(PointwiseLoss, name)
+    bind_spec<PointwiseLoss>(m, "PointwiseLoss", F(rows), F(size), F(inner), F(kind),
+                             F(from_logits), F(a), F(b));
+#undef F
+#define F(name) FIELD(TopK, name)
+    bind_spec<TopK>(m, "TopK", F(rows), F(size), F(inner), F(k));
+#undef F
+#define F(name) FIELD(Confusion, name)
+    bind_spec<Confusion>(m, "Confusion", F(rows), F(columns));
+#undef F
+#define F(name) FIELD(ThresholdCounts, name)
+    bind_spec<ThresholdCounts>(m, "ThresholdCounts", F(rows), F(columns), F(thresholds),
+                               F(per_column), F(largest));
+#undef F
+#define F(name) FIELD(Rmsprop, name)
+    bind_spec<Rmsprop>(m, "Rmsprop", F(size), F(rho), F(momentum), F(epsilon));
+#undef F
+#define F(name) FIELD(Nadam, name)
+    bind_spec<Nadam>(m, "Nadam", F(size), F(beta_1), F(beta_2), F(epsilon));
+#undef F
+#define F(name) FIELD(Adagrad, name)
+    bind_spec<Adagrad>(m, "Adagrad", F(size), F(epsilon));
+#undef F
+#define F(name) FIELD(Adadelta, name)
+    bind_spec<Adadelta>(m, "Adadelta", F(size), F(rho), F(epsilon));
+#undef F
+#define F(name) FIELD(Lion, name)
+    bind_spec<Lion>(m, "Lion", F(size), F(beta_1), F(beta_2));
+#undef F
+#define F(name) FIELD(Decay, name)
+    bind_spec<Decay>(m, "Decay", F(size), F(rate));
+#undef F
+#define F(name) FIELD(Clip, name)
+    bind_spec<Clip>(m, "Clip", F(size), F(limit));
+#undef F
+#define F(name) FIELD(Regularizer, name)
+    bind_spec<Regularizer>(m, "Regularizer", F(size), F(l1), F(l2));
+#undef F
+#define F(name) FIELD(Constraint, name)
+    bind_spec<Constraint>(m, "Constraint", F(outer), F(size), F(inner), F(kind), F(low), F(high),
+                          F(rate));
+#undef F
     remember_types(std::make_index_sequence<std::variant_size_v<Spec>>());
 }
 

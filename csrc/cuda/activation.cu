@@ -256,8 +256,8 @@ void activation_backward(const Context& context, const Activation& s, int64_t n,
 
 template <class T>
 void rescale(const Context& context, const Rescale& s, int64_t n, const T* x, T* y) {
-    map<T, 1, 1>(context, "rescale", n * s.size, {{x}}, {{y}},
-                 Rescaled<T>{static_cast<T>(s.scale), static_cast<T>(s.offset)});
+    const Rescaled<T> rescaled = {static_cast<T>(s.scale), static_cast<T>(s.offset)};
+    map<T, 1, 1>(context, "rescale", n * s.size, {{x}}, {{y}}, rescaled);
 }
 
 template <class T>

@@ -174,7 +174,6 @@ struct Forward {
                     here.part * g.group_channels,
                 h, w};
     }
-    __device__ Spot spot_right(const Here&, int64_t) const { return {}; }
 
     __device__ __forceinline__ void finish(const Here& here, int64_t row, int64_t column,
                                            T (&sum)[kQuad][kQuad], bool first, bool last) const {
@@ -458,7 +457,6 @@ struct BackwardKernel {
                     here.part * g.group_channels,
                 h, w};
     }
-    __device__ Spot spot_right(const Here&, int64_t) const { return {}; }
 
     __device__ __forceinline__ void finish(const Here& here, int64_t row, int64_t column,
                                            T (&sum)[kQuad][kQuad], bool first, bool) const {

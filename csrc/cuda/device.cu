@@ -19,8 +19,10 @@ extern const KernelTable table;
 namespace {
 
 #ifdef CONVKIT_EMULATED
+constexpr bool kSpoils = true;          // so that what an earlier call left there is NaN
 constexpr size_t kWorkspaceStep = 256;  // so that what runs over its end is seen
 #else
+constexpr bool kSpoils = false;
 constexpr size_t kWorkspaceStep = 2 << 20;  // so that it seldom grows
 #endif
 constexpr size_t kWorkspaceAlignment = 256;
@@ -49,9 +51,20 @@ std::string none_found(cudaError_t error) {
     return std::string("cuda: no GPU can be used: ") + cudaGetErrorString(error);
 }
 
-#ifndef CONVKIT_EMULATED
 __global__ void probe_kernel() {}
-#endif
+
+// Of a GPU that has none of this build's code.
+std::string built_for_others(const DeviceDescription& gpu) {
+    std::string capabilities;
+    for (const int architecture : {__CUDA_ARCH_LIST__}) {  // 750, 800, 900
+        if (!capabilities.empty()) capabilities += ", ";
+        capabilities +=
+            std::to_string(architecture / 100) + "." + std::to_string(architecture % 100 / 10);
+    }
+    return "cuda: this build has no code that the GPU can run: it is for compute capability " +
+           capabilities + ", the GPU is " + std::to_string(gpu.major) + "." +
+           std::to_string(gpu.minor) + " (" + gpu.name + ")";
+}
 
 // Of any queue, those of the main module too.
 cudaStream_t handle_of(Queue& queue) { return static_cast<cudaStream_t>(queue.stream); }
@@ -79,6 +92,8 @@ class Stream final : public Queue {
         if (bytes > SIZE_MAX - kWorkspaceStep) throw std::bad_alloc();
         const size_t rounded = round_up(bytes, kWorkspaceAlignment);
         if (rounded > capacity_ || !workspace_) grow(round_up(bytes + 1, kWorkspaceStep));
+        if (kSpoils)
+            check(cudaMemsetAsync(workspace_, 0xff, capacity_, handle_of(*this)), "the workspace");
         return workspace_ + (capacity_ - rounded);
     }
 
@@ -148,23 +163,14 @@ class Cuda final : public Device {
         if (device < 0 || device >= found)
             throw DeviceError("cuda: expected one of " + std::to_string(found) + " GPUs, got " +
                               std::to_string(device));
-#ifndef CONVKIT_EMULATED
         const CurrentDevice current(*this, device);
         cudaFuncAttributes attributes;
         const cudaError_t error = cudaFuncGetAttributes(&attributes, probe_kernel);
         if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
             cudaGetLastError();
-            constexpr int kBuiltFor[] = {__CUDA_ARCH_LIST__};
-            const DeviceDescription gpu = describe(device);
-            throw DeviceError(
-                "cuda: the GPU is older than this build's code: expected compute "
-                "capability " +
-                std::to_string(kBuiltFor[0] / 100) + "." + std::to_string(kBuiltFor[0] % 100 / 10) +
-                " or newer, got " + std::to_string(gpu.major) + "." + std::to_string(gpu.minor) +
-                " (" + gpu.name + ")");
+            throw DeviceError(built_for_others(describe(device)));
         }
         check(error, "the first kernel");
-#endif
     }
 
     int count() const override {

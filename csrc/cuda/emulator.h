@@ -12,9 +12,10 @@
 // What is checked: barriers that some threads of a block miss or that differ; masks of warp
 // functions, and lanes that do not come; writes beyond shared memory and beyond device memory;
 // alignment of vectors; the limits of a launch; host pointers where device memory must be. Shared
-// and device memory hold signalling NaNs until written. Between calls the host cannot touch device
-// memory at all (it is mapped without access). Streams are lazy: work runs when the host waits for
-// it, and no sooner. An error in a kernel stays (as CUDA's do) until emulator_recover.
+// and device memory hold signalling NaNs until written, and a queue's workspace NaNs at every call
+// of a kernel function (device.cu). Between calls the host cannot touch device memory at all (it is
+// mapped without access). Streams are lazy: work runs when the host waits for it, and no sooner. An
+// error in a kernel stays (as CUDA's do) until emulator_recover.
 //
 // Orders: threads, warps and blocks run forward, in reverse or shuffled (emulator_set_order). The
 // order "verify" runs every kernel in three ways from the same memory, with other garbage in shared
@@ -444,8 +445,7 @@ bool check_arguments(const char* name, const A&... arguments) {
 }  // namespace convkit
 
 // ---- for tests ---------------------------------------------------------------------------------
-// Also by the
-// environment, when first used: CONVKIT_EMULATOR_ORDER, CONVKIT_EMULATOR_FAIL_ALLOCATION.
+// Also by the environment, when loaded: CONVKIT_EMULATOR_ORDER, CONVKIT_EMULATOR_FAIL_ALLOCATION.
 
 #define CONVKIT_EXPORT extern "C" __attribute__((visibility("default")))
 

@@ -34,9 +34,10 @@
 //   A problem (conv_products.cuh) says what is multiplied: Left<Tile>, Right<Tile>: the loaders;
 //   here(block): what it knows of a block, a struct on top of Block and Area that all of the
 //   following take; left, right: what the loaders read; across: DepthLoader's taps in a row;
-//   spot_left, spot_right: the Spot of a row or column; finish: what becomes of 4 x 4 sums;
-//   finish_one: of one sum. What is the same for a whole block lies in shared memory, what is the
-//   same for all of them among the kernel's arguments: registers are for sums.
+//   spot_left, spot_right: the Spot of a row or column, where the loader wants them; finish: what
+//   becomes of 4 x 4 sums; finish_one: of one sum. What is the same for a whole block lies in
+//   shared memory, what is the same for all of them among the kernel's arguments: registers are for
+//   sums.
 #pragma once
 
 #include <string>
@@ -383,8 +384,10 @@ __global__ void __launch_bounds__(Tile::kThreads,
     if (here.row >= here.rows) return;  // this part has fewer than others
     for (int i = threadIdx.x; i < Left::kSpots; i += Tile::kThreads)
         spots[i] = problem.spot_left(here, here.row + i);
-    for (int i = threadIdx.x; i < Right::kSpots; i += Tile::kThreads)
-        spots[Left::kSpots + i] = problem.spot_right(here, here.column + i);
+    if constexpr (Right::kSpots > 0) {
+        for (int i = threadIdx.x; i < Right::kSpots; i += Tile::kThreads)
+            spots[Left::kSpots + i] = problem.spot_right(here, here.column + i);
+    }
 
     const int team = threadIdx.x / Tile::kTeam, thread = threadIdx.x % Tile::kTeam;
     Spot* team_spots = spots + Left::kSpots + Right::kSpots + team * kTeamSpots;
@@ -577,10 +580,17 @@ void with_team(Precision precision, F f) {
     f(typename ProductTiles<T>::Team());
 }
 
+// The most blocks of one launch. The emulator, which sees no arrays that large, comes to it too.
+#ifdef CONVKIT_EMULATED
+constexpr int64_t kMostOfLaunch = 1 << 20;
+#else
+constexpr int64_t kMostOfLaunch = INT32_MAX;
+#endif
+
 template <class T, class Tile, class Problem>
 void run_product(const Context& context, const char* name, const Problem& problem,
                  const Grid& grid) {
-    if (grid.blocks() > INT32_MAX)
+    if (grid.blocks() > kMostOfLaunch)
         throw DeviceError(std::string(name) + ": more blocks than a launch can have");
     launch(context, name, product_kernel<T, Tile, Problem>,
            dim3(static_cast<unsigned>(grid.blocks())), dim3(Tile::kThreads), 0, problem, grid,

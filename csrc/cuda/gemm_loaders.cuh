@@ -63,9 +63,17 @@ struct Quotient {
     int64_t quotient, remainder;
 };
 
+// Numbers of so many bits are divided in 32 bits. The emulator, which sees no arrays that large,
+// comes to both kinds.
+#ifdef CONVKIT_EMULATED
+constexpr int kNarrowBits = 16;
+#else
+constexpr int kNarrowBits = 32;
+#endif
+
 // For a >= 0 and b > 0; in 32 bits where both fit, which is several times as fast.
 __device__ __forceinline__ Quotient divide(int64_t a, int64_t b) {
-    if (((a | b) >> 32) == 0) {
+    if (((a | b) >> kNarrowBits) == 0) {
         const uint32_t c = static_cast<uint32_t>(a), d = static_cast<uint32_t>(b);
         const uint32_t q = c / d;
         return {static_cast<int64_t>(q), static_cast<int64_t>(c - q * d)};

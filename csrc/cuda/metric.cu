@@ -10,19 +10,13 @@
 // Totals are added in double, by chunks that the number of values alone decides.
 #include "accuracies.cuh"
 #include "cuda_kernels.h"
+#include "totals.cuh"
 
 namespace convkit {
 namespace cuda {
 namespace {
 
 // ---- totals -------------------------------------------------------------------------------------
-
-// What becomes of the sum of a chunk: finish(chunk, sum).
-struct Keep {
-    double* sums;
-
-    __device__ void operator()(int64_t chunk, double sum) const { sums[chunk] = sum; }
-};
 
 template <class T>
 struct PutMean {
@@ -41,39 +35,6 @@ struct AddToTotal {
         total[1] += count;
     }
 };
-
-// A block for each chunk.
-template <class X, class Finish>
-__global__ void sum_kernel(const X* x, int64_t count, int64_t chunk, Finish finish) {
-    SHARED(double, partial, kWarp);
-    const int64_t begin = blockIdx.x * chunk, end = begin + chunk < count ? begin + chunk : count;
-    double sum = 0;
-    for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x)
-        sum += static_cast<double>(x[i]);
-    sum = block_sum(sum, partial);
-    if (threadIdx.x == 0) finish(static_cast<int64_t>(blockIdx.x), sum);
-}
-
-// finish(0, the sum of x), by one block, or where that would take long by one for each chunk and
-// then one for their sums.
-template <class T, class Finish>
-void sum_of(const Context& context, const char* name, const T* x, int64_t count,
-            const Finish& finish) {
-    constexpr int64_t kLeast = 32 * kThreads, kMostChunks = 1024;
-    const dim3 one(1), threads(kThreads);
-    if (count <= kLeast) {
-        launch(context, name, sum_kernel<T, Finish>, one, threads, 0, x, count, kLeast, finish);
-        return;
-    }
-    const int64_t least = divide_up(count, kMostChunks), chunk = least > kLeast ? least : kLeast;
-    const int64_t chunks = divide_up(count, chunk);
-    auto* const sums = static_cast<double*>(
-        context.queue->workspace(static_cast<size_t>(chunks) * sizeof(double)));
-    launch(context, name, sum_kernel<T, Keep>, dim3(static_cast<unsigned>(chunks)), threads, 0, x,
-           count, chunk, Keep{sums});
-    launch(context, name, sum_kernel<double, Finish>, one, threads, 0, sums, chunks, chunks,
-           finish);
-}
 
 template <class T>
 struct SpreadMean {
@@ -110,7 +71,7 @@ void binary_accuracy(const Context& context, const Loss& s, int64_t n, const T* 
 template <class T>
 void mean(const Context& context, const Mean& s, int64_t n, const T* x, T* y) {
     const int64_t count = n * s.rows;
-    sum_of(context, "mean", x, count, PutMean<T>{y, static_cast<double>(count)});
+    sum_of(context, "mean", x, count, AsItIs{}, PutMean<T>{y, static_cast<double>(count)});
 }
 
 template <class T>
@@ -122,7 +83,8 @@ void mean_backward(const Context& context, const Mean& s, int64_t n, const T* dy
 template <class T>
 void accumulate(const Context& context, const Mean& s, int64_t n, const T* x, double* total) {
     const int64_t count = n * s.rows;
-    sum_of(context, "accumulate", x, count, AddToTotal{total, static_cast<double>(count)});
+    sum_of(context, "accumulate", x, count, AsItIs{},
+           AddToTotal{total, static_cast<double>(count)});
 }
 
 INSTANTIATE(categorical_accuracy)

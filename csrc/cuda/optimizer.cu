@@ -7,9 +7,8 @@
 //              m += (g - m) (1 - beta_1); v += (g^2 - v) (1 - beta_2); p -= alpha m / (sqrt(v) +
 //              eps)
 // Learning rate and step are read on the device, so that a recorded step can be run again.
-#include "activate.cuh"
 #include "cuda_kernels.h"
-#include "vectors.cuh"
+#include "update.cuh"
 
 namespace convkit {
 namespace cuda {
@@ -21,10 +20,8 @@ struct AddOne {
     __device__ void operator()(int64_t) const { *counter += 1; }
 };
 
-// ---- stochastic gradient descent ----------------------------------------------------------------
-
 template <class T>
-struct SgdUpdate {
+struct SgdUpdate : AtOnce {
     const T *learning_rate, *gradient;
     T *velocity, *parameter;  // velocity may be null
     T momentum;
@@ -50,13 +47,15 @@ struct SgdUpdate {
     }
 };
 
-// ---- Adam ---------------------------------------------------------------------------------------
-
 template <class T>
 struct AdamUpdate {
+    AdamRate<T> rate;
     const T* gradient;
     T *m, *v, *parameter;
-    T rest_1, rest_2, epsilon, alpha;
+    T rest_1, rest_2, epsilon;
+    T alpha;  // by begin
+
+    __device__ void begin(double* shared) { alpha = rate.alpha(shared); }
 
     template <int kCount>
     __device__ void update(int64_t i) const {
@@ -74,61 +73,6 @@ struct AdamUpdate {
     }
 };
 
-// What differs from step to step, made once by each block: powers in double take long.
-template <class T>
-struct AdamRate {
-    const T* learning_rate;
-    const int64_t* step;
-    double beta_1, beta_2;
-
-    // By all threads of a block; `result` is one value of shared memory.
-    __device__ T alpha(T* result) const {
-        if (threadIdx.x < kWarp) {
-            // Both powers at the same time, beta_2's in odd lanes.
-            const double power =
-                ::pow(threadIdx.x % 2 ? beta_2 : beta_1, static_cast<double>(*step));
-            const double other = __shfl_down_sync(kAllLanes, power, 1);
-            if (threadIdx.x == 0)
-                *result = static_cast<T>(static_cast<double>(*learning_rate) * ::sqrt(1 - other) /
-                                         (1 - power));
-        }
-        __syncthreads();
-        return *result;
-    }
-};
-
-// ---- over all values ----------------------------------------------------------------------------
-
-// Vectors of kCount values, and one by one what is left.
-template <int kCount, class Update>
-__device__ void update_all(int64_t size, const Update& f) {
-    const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x * kCount;
-    const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-    int64_t i = thread * kCount;
-    for (; i + kCount <= size; i += step) f.template update<kCount>(i);
-    for (; i < size; ++i) f.template update<1>(i);
-}
-
-template <int kCount, class T>
-__global__ void sgd_kernel(int64_t size, SgdUpdate<T> update) {
-    update_all<kCount>(size, update);
-}
-
-template <int kCount, class T>
-__global__ void adam_kernel(int64_t size, AdamRate<T> rate, AdamUpdate<T> update) {
-    SHARED(T, alpha, 1);
-    update.alpha = rate.alpha(alpha);
-    update_all<kCount>(size, update);
-}
-
-dim3 grid_for(int64_t size, int count) {
-    const int64_t blocks = divide_up<int64_t>(size, int64_t{kThreads} * count);
-    return dim3(static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks));
-}
-
-template <class T>
-constexpr int kVector = kVectorBytes / static_cast<int>(sizeof(T));
-
 }  // namespace
 
 // ---- kernels ------------------------------------------------------------------------------------
@@ -140,21 +84,21 @@ void next_step(const Context& context, const Elementwise& s, int64_t, int64_t* c
 template <class T>
 void sgd(const Context& context, const Sgd& s, int64_t, const T* learning_rate, const T* gradient,
          T* velocity, T* parameter) {
-    constexpr int kCount = kVector<T>;
-    const SgdUpdate<T> update{
-        learning_rate, gradient, velocity, parameter, static_cast<T>(s.momentum), s.nesterov != 0};
-    const bool vectors = in_vectors<kCount>(gradient) && in_vectors<kCount>(velocity) &&
-                         in_vectors<kCount>(parameter);
-    launch(context, "sgd", vectors ? sgd_kernel<kCount, T> : sgd_kernel<1, T>,
-           grid_for(s.size, vectors ? kCount : 1), dim3(kThreads), 0, s.size, update);
+    const SgdUpdate<T> update{{},
+                              learning_rate,
+                              gradient,
+                              velocity,
+                              parameter,
+                              static_cast<T>(s.momentum),
+                              s.nesterov != 0};
+    update_values<T>(context, "sgd", s.size, {gradient, velocity, parameter}, update);
 }
 
 template <class T>
 void adam(const Context& context, const Adam& s, int64_t, const T* learning_rate,
           const int64_t* step, const T* gradient, T* m, T* v, T* parameter) {
-    constexpr int kCount = kVector<T>;
-    const AdamRate<T> rate{learning_rate, step, s.beta_1, s.beta_2};
-    const AdamUpdate<T> update{gradient,
+    const AdamUpdate<T> update{{learning_rate, step, s.beta_1, s.beta_2},
+                               gradient,
                                m,
                                v,
                                parameter,
@@ -162,10 +106,7 @@ void adam(const Context& context, const Adam& s, int64_t, const T* learning_rate
                                static_cast<T>(1 - s.beta_2),
                                static_cast<T>(s.epsilon),
                                T(0)};
-    const bool vectors = in_vectors<kCount>(gradient) && in_vectors<kCount>(m) &&
-                         in_vectors<kCount>(v) && in_vectors<kCount>(parameter);
-    launch(context, "adam", vectors ? adam_kernel<kCount, T> : adam_kernel<1, T>,
-           grid_for(s.size, vectors ? kCount : 1), dim3(kThreads), 0, s.size, rate, update);
+    update_values<T>(context, "adam", s.size, {gradient, m, v, parameter}, update);
 }
 
 INSTANTIATE(next_step)

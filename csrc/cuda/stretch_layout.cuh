@@ -80,8 +80,6 @@ class StretchLayout {
     int of_sample(int value) {
         if (value < 0) return -1;
         const StretchPlan::Value& v = plan_.values[value];
-        if (v.place != StretchPlan::Place::kSample)
-            refuse_stretch("a value of another kind for a sample's");
         if (values_[value] < 0)
             values_[value] = pieces_.add((v.elements * v.item_bytes + 3) / 4, now_, now_);
         pieces_[values_[value]].last = now_;
@@ -149,14 +147,11 @@ class StretchLayout {
     static Made make(K kernel, int32_t shape) { return make(static_cast<int32_t>(kernel), shape); }
 
     void point(Made& made, int which, int value) {
-        const StretchPlan::Place place = plan_.values[value].place;
-        if (place == StretchPlan::Place::kBatch) {
+        if (plan_.values[value].place == StretchPlan::Place::kBatch) {
             made.offset[which] = memory_.of_batch(value);
-        } else if (place == StretchPlan::Place::kFed || place == StretchPlan::Place::kState) {
+        } else {  // what is fed, or a state
             made.value[which] = value;
             made.offset[which] = 0;
-        } else {
-            refuse_stretch("memory of the device for a sample's value");
         }
     }
 
@@ -234,15 +229,62 @@ class StretchLayout {
                                  false);
             case K::tile_dense_backward_kernel:
                 return add_dense_kernel(std::get<Dense>(node.spec), a[0], a[1]);
+            case K::add:
+            case K::add_backward:
+                return add_in_place(node, std::get<Elementwise>(node.spec));
+            case K::activation:
+            case K::activation_backward:
+                return add_in_place(node, std::get<Activation>(node.spec));
+            case K::rescale:
+                return add_in_place(node, std::get<Rescale>(node.spec));
+            case K::concatenate:
+            case K::concatenate_backward:
+                return add_in_place(node, std::get<Concatenate>(node.spec));
+            case K::tile_transpose:
+                return add_in_place(node, std::get<Transpose>(node.spec));
+            case K::softmax:
+            case K::softmax_backward:
+            case K::log_softmax:
+            case K::log_softmax_backward:
+                return add_in_place(node, std::get<Softmax>(node.spec));
+            case K::categorical_crossentropy:
+            case K::categorical_crossentropy_backward:
+            case K::sparse_categorical_crossentropy:
+            case K::sparse_categorical_crossentropy_backward:
+            case K::binary_crossentropy:
+            case K::binary_crossentropy_backward:
+            case K::mean_squared_error:
+            case K::mean_squared_error_backward:
+            case K::mean_absolute_error:
+            case K::mean_absolute_error_backward:
+            case K::softmax_crossentropy:
+            case K::softmax_crossentropy_backward:
+            case K::sparse_softmax_crossentropy:
+            case K::sparse_softmax_crossentropy_backward:
+            case K::categorical_accuracy:
+            case K::sparse_categorical_accuracy:
+            case K::binary_accuracy:
+                return add_in_place(node, std::get<Loss>(node.spec));
+            case K::max_pool2d:
+            case K::max_pool2d_backward:
+            case K::avg_pool2d:
+            case K::avg_pool2d_backward:
+                return add_in_place(node, std::get<Pool2d>(node.spec));
+            case K::upsample2d:
+            case K::upsample2d_backward:
+                return add_in_place(node, std::get<Upsample2d>(node.spec));
+            case K::tile_unpool2d:
+                return add_in_place(node, std::get<FusedConv2d>(node.spec));
             default:
-                return add_in_place(node);
+                refuse_stretch("kernel of this kind: number " +
+                               std::to_string(static_cast<int>(node.kernel)));
         }
     }
 
     // Nodes whose arguments are all values of the sample.
-    void add_in_place(const Node& node) {
-        Made made = make(node.kernel,
-                         std::visit([&](const auto& s) { return shape_of_spec(s); }, node.spec));
+    template <class Spec>
+    void add_in_place(const Node& node, const Spec& s) {
+        Made made = make(node.kernel, shape_of_spec(s));
         for (size_t i = 0; i < node.arguments.size(); ++i)
             made.node.at[i] = of_sample(node.arguments[i]);
         if (node.kernel == K::max_pool2d_backward)
@@ -301,10 +343,6 @@ class StretchLayout {
                                  static_cast<float>(s.slope), rest,
                                  PixelShape(s.pooled_height(), s.pooled_width(), c.filters),
                                  PixelShape(c.out_height, c.out_width, c.filters)});
-    }
-    template <class Other>
-    int32_t shape_of_spec(const Other&) {
-        refuse_stretch("such a node");
     }
 
     // ---- convolution ----------------------------------------------------------------------------

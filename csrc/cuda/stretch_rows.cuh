@@ -58,8 +58,8 @@ struct NormaliseRowBackward {
     }
 };
 
-// The nodes of this file; false: it is none of them.
-__device__ inline bool run_rows(const StretchNode& node) {
+// The nodes of this file.
+__device__ inline void run_rows(const StretchNode& node) {
     using K = KernelNumber;
     const RowsShape& s = shape_of<RowsShape>(node);
     const bool logits = s.from_logits != 0;
@@ -68,30 +68,23 @@ __device__ inline bool run_rows(const StretchNode& node) {
     const auto labels = [&](int i) { return reinterpret_cast<const int32_t*>(a[i]); };
     switch (static_cast<K>(node.op)) {
         case K::softmax:
-            each_row(s, NormaliseRow<false>{a[0], a[1]});
-            return true;
+            return each_row(s, NormaliseRow<false>{a[0], a[1]});
         case K::log_softmax:
-            each_row(s, NormaliseRow<true>{a[0], a[1]});
-            return true;
+            return each_row(s, NormaliseRow<true>{a[0], a[1]});
         case K::softmax_backward:
-            each_row(s, NormaliseRowBackward<false>{a[0], a[1], a[2]});
-            return true;
+            return each_row(s, NormaliseRowBackward<false>{a[0], a[1], a[2]});
         case K::log_softmax_backward:
-            each_row(s, NormaliseRowBackward<true>{a[0], a[1], a[2]});
-            return true;
+            return each_row(s, NormaliseRowBackward<true>{a[0], a[1], a[2]});
         case K::categorical_crossentropy:
-            each_row(s, Categorical<float, float>{a[0], a[1], a[2], logits});
-            return true;
+            return each_row(s, Categorical<float, float>{a[0], a[1], a[2], logits});
         case K::categorical_crossentropy_backward:
-            each_row(s, CategoricalBackward<float, float>{a[0], a[1], a[2], a[3], a[4], logits});
-            return true;
+            return each_row(
+                s, CategoricalBackward<float, float>{a[0], a[1], a[2], a[3], a[4], logits});
         case K::sparse_categorical_crossentropy:
-            each_row(s, Categorical<float, int32_t>{labels(0), a[1], a[2], logits});
-            return true;
+            return each_row(s, Categorical<float, int32_t>{labels(0), a[1], a[2], logits});
         case K::sparse_categorical_crossentropy_backward:
-            each_row(s, CategoricalBackward<float, int32_t>{a[0], labels(1), a[2], nullptr, a[3],
-                                                            logits});
-            return true;
+            return each_row(s, CategoricalBackward<float, int32_t>{a[0], labels(1), a[2], nullptr,
+                                                                   a[3], logits});
         case K::binary_crossentropy:
             if (logits) {
                 each_row(s,
@@ -99,7 +92,7 @@ __device__ inline bool run_rows(const StretchNode& node) {
             } else {
                 each_row(s, MeanOfTerms<float, BinaryCrossentropy<float>>{a[0], a[1], a[2]});
             }
-            return true;
+            return;
         case K::binary_crossentropy_backward:
             if (logits) {
                 each_row(s, MeanOfTermsBackward<float, BinaryCrossentropyFromLogits<float>>{
@@ -108,44 +101,31 @@ __device__ inline bool run_rows(const StretchNode& node) {
                 each_row(s, MeanOfTermsBackward<float, BinaryCrossentropy<float>>{a[0], a[1], a[2],
                                                                                   a[3], a[4]});
             }
-            return true;
+            return;
         case K::mean_squared_error:
-            each_row(s, MeanOfTerms<float, SquaredError<float>>{a[0], a[1], a[2]});
-            return true;
+            return each_row(s, MeanOfTerms<float, SquaredError<float>>{a[0], a[1], a[2]});
         case K::mean_squared_error_backward:
-            each_row(s,
-                     MeanOfTermsBackward<float, SquaredError<float>>{a[0], a[1], a[2], a[3], a[4]});
-            return true;
+            return each_row(
+                s, MeanOfTermsBackward<float, SquaredError<float>>{a[0], a[1], a[2], a[3], a[4]});
         case K::mean_absolute_error:
-            each_row(s, MeanOfTerms<float, AbsoluteError<float>>{a[0], a[1], a[2]});
-            return true;
+            return each_row(s, MeanOfTerms<float, AbsoluteError<float>>{a[0], a[1], a[2]});
         case K::mean_absolute_error_backward:
-            each_row(
+            return each_row(
                 s, MeanOfTermsBackward<float, AbsoluteError<float>>{a[0], a[1], a[2], a[3], a[4]});
-            return true;
         case K::softmax_crossentropy:
-            each_row(s, SoftmaxAndLoss<float, float>{a[0], a[1], a[2], a[3], logits});
-            return true;
+            return each_row(s, SoftmaxAndLoss<float, float>{a[0], a[1], a[2], a[3], logits});
         case K::softmax_crossentropy_backward:
-            each_row(s, BeforeSoftmax<float, float>{a[0], a[1], a[2], a[3], logits});
-            return true;
+            return each_row(s, BeforeSoftmax<float, float>{a[0], a[1], a[2], a[3], logits});
         case K::sparse_softmax_crossentropy:
-            each_row(s, SoftmaxAndLoss<float, int32_t>{labels(0), a[1], a[2], a[3], logits});
-            return true;
+            return each_row(s, SoftmaxAndLoss<float, int32_t>{labels(0), a[1], a[2], a[3], logits});
         case K::sparse_softmax_crossentropy_backward:
-            each_row(s, BeforeSoftmax<float, int32_t>{a[0], labels(1), a[2], a[3], logits});
-            return true;
+            return each_row(s, BeforeSoftmax<float, int32_t>{a[0], labels(1), a[2], a[3], logits});
         case K::categorical_accuracy:
-            each_row(s, ClassAccuracy<float, float>{a[0], a[1], a[2]});
-            return true;
+            return each_row(s, ClassAccuracy<float, float>{a[0], a[1], a[2]});
         case K::sparse_categorical_accuracy:
-            each_row(s, ClassAccuracy<float, int32_t>{labels(0), a[1], a[2]});
-            return true;
-        case K::binary_accuracy:
+            return each_row(s, ClassAccuracy<float, int32_t>{labels(0), a[1], a[2]});
+        default:  // K::binary_accuracy: the layout takes no other
             each_row(s, BinaryAccuracy<float>{a[0], a[1], a[2]});
-            return true;
-        default:
-            return false;
     }
 }
 

@@ -107,6 +107,15 @@ class StretchTasks {
         }
         counters_ = last.task.terms;
         tasks_.push_back(last);
+        for (const StretchPlan::StepRate& rate : plan.rates) {
+            check_count(clerk_.rates);
+            StepRate& made = clerk_.rate[clerk_.rates++];
+            made.size = rate.size;
+            point_clerk(&made.step, rate.step, 0);
+            point_clerk(&made.first, rate.first, 0);
+            point_clerk(&made.table, rate.table, 0);
+            point_clerk(&made.value, rate.value, 0);
+        }
     }
 
     const std::vector<MadeTask>& tasks() const { return tasks_; }

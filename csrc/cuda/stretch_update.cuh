@@ -45,8 +45,8 @@ struct UpdateTask {
 
 constexpr int kTaskWords = sizeof(UpdateTask) / sizeof(int64_t);
 
-// What is done once, beside the samples, for the updates behind them: counters move on, and Adam's
-// alpha is made, since powers in double take long.
+// What is done once, beside the samples, for the updates behind them: counters move on, learning
+// rates are looked up, and Adam's alpha is made, since powers in double take long.
 struct Alpha {
     const float* learning_rate;
     const int64_t* step;
@@ -54,15 +54,30 @@ struct Alpha {
     float* rate;
 };
 
+// A learning rate of this step, from a table of the coming ones (regularize.cu).
+struct StepRate {
+    const int64_t *step, *first;
+    const float* table;
+    float* value;
+    int64_t size;
+};
+
 struct Clerk {
-    int32_t counters, alphas;
+    int32_t counters, rates, alphas;
     int64_t* counter[kMostCounters];
+    StepRate rate[kMostCounters];
     Alpha alpha[kMostCounters];
 };
 
 __device__ inline void do_beside(const Clerk& clerk) {
     if (threadIdx.x == 0)
         for (int i = 0; i < clerk.counters; ++i) *clerk.counter[i] += 1;
+    __syncthreads();
+    if (static_cast<int>(threadIdx.x) < clerk.rates) {
+        const StepRate& rate = clerk.rate[threadIdx.x];
+        const int64_t at = *rate.step - *rate.first, last = rate.size - 1;
+        *rate.value = rate.table[at < 0 ? 0 : at < last ? at : last];
+    }
     __syncthreads();
     if (static_cast<int>(threadIdx.x) >= clerk.alphas) return;
     const Alpha& alpha = clerk.alpha[threadIdx.x];

@@ -11,7 +11,6 @@ import argparse
 import datetime
 import importlib.util
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -20,10 +19,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+
+from bench_cuda import commit, result_path
+
 from convkit import __version__, _core
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE.parents[1] / "bench" / "results"
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 LIMIT = 145  # seconds for each tool
 FOUND = 99  # the exit status where a tool found something
@@ -55,8 +57,7 @@ def main() -> int:
         outcomes.append(_run(sanitizer, tool, arguments.limit))
         print(f"{tool}: {outcomes[-1].verdict}, {outcomes[-1].seconds:.0f} s", flush=True)
     today = datetime.date.today().isoformat()
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower().removeprefix("nvidia")).strip("-")
-    path = arguments.output or RESULTS / f"{today}-{slug}-sanitizer.md"
+    path = arguments.output or result_path(name, "-sanitizer")
     text = _report(today, name, sanitizer, outcomes)
     path.write_text(text, encoding="utf-8")
     print(f"\n{text}\nwritten to {path}")
@@ -119,7 +120,7 @@ def _report(today: str, name: str, sanitizer: str, outcomes: list[Outcome]) -> s
     lines = [
         f"# {today}: compute-sanitizer, {name}",
         "",
-        f"convkit {__version__}, commit {_commit()}; {release or 'compute-sanitizer'}. "
+        f"convkit {__version__}, commit {commit()}; {release or 'compute-sanitizer'}. "
         "Command: `python tests/gpu/sanitize.py`.",
         "",
         "| tool | verdict | seconds |",
@@ -130,17 +131,6 @@ def _report(today: str, name: str, sanitizer: str, outcomes: list[Outcome]) -> s
         last = one.said.strip().splitlines()[-LINES:]
         lines += ["", f"## {one.tool}", "", "```", *last, "```"]
     return "\n".join(lines) + "\n"
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

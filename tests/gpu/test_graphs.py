@@ -21,7 +21,7 @@ def native(model: Any) -> Any:
 
 def kernel_by_kernel(model: Any, x: np.ndarray, y: np.ndarray, batch: int) -> Any:
     """The model, whose training makes no graphs."""
-    step = model._training_step(x, y.astype(np.int32), batch)
+    step = model._training_step(model._arrays("fit", x, y), batch)
     step.program.profile(True)
     return model
 

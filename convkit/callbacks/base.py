@@ -24,6 +24,8 @@ class Callback:
 
     model: Any = None
     params: dict[str, Any]
+    # Whether it comes after all others, since it keeps what they know.
+    last = False
 
     def set_model(self, model: Any) -> None:
         """Called by `fit` with the model that is trained."""
@@ -32,6 +34,17 @@ class Callback:
     def set_params(self, params: dict[str, Any]) -> None:
         """Called by `fit` with its parameters."""
         self.params = params
+
+    def state(self) -> dict[str, Any]:
+        """What the callback has to know again where a training goes on that was interrupted.
+
+        Returns:
+            Numbers, texts, lists and dictionaries of them, and NumPy arrays by name.
+        """
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up what `state` gave."""
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Before the first epoch."""
@@ -51,6 +64,12 @@ class Callback:
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """After a batch; logs hold the means of the epoch so far."""
 
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        """Before an evaluation, that of `fit` included."""
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        """After an evaluation; logs hold its loss and metrics."""
+
 
 class History(Callback):
     """What `fit` returns.
@@ -67,6 +86,12 @@ class History(Callback):
     def __getstate__(self) -> dict[str, Any]:
         # Pickled without the model: what is kept of a training is its numbers.
         return {"history": self.history, "epoch": self.epoch}
+
+    def state(self) -> dict[str, Any]:
+        return {"history": self.history, "epoch": self.epoch}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.history, self.epoch = state["history"], state["epoch"]
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch.append(epoch)
@@ -146,10 +171,12 @@ class CallbackList:
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(f"fit: expected callbacks to be Callback objects, got {callback!r}")
+        self.callbacks.sort(key=lambda callback: callback.last)
+        for callback in self.callbacks:
             callback.set_model(model)
-            callback.set_params(params)
+            callback.set_params({**params, "callbacks": self.callbacks})
         self.every_batch = any(
-            getattr(type(callback), name) is not getattr(Callback, name)
+            _overrides(callback, name)
             for callback in self.callbacks
             for name in ("on_train_batch_begin", "on_train_batch_end")
         )
@@ -157,3 +184,9 @@ class CallbackList:
     def __call__(self, event: str, *arguments: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(*arguments)
+
+
+def _overrides(callback: Callback, name: str) -> bool:
+    asked = getattr(callback, "every_batch", True)
+    other = getattr(type(callback), name) is not getattr(Callback, name)
+    return bool(asked) and (other or name in vars(callback))

@@ -1,0 +1,153 @@
+"""Noise while training: whole channels dropped, and normal numbers added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from convkit import _core, device, geometry, graph, random
+from convkit.geometry import Shape
+from convkit.graph import Symbol, Variable
+from convkit.layers.base import Layer
+from convkit.layers.core import data_format_of
+from convkit.ops import common
+
+
+class RandomLayer(Layer):
+    """A layer that draws random numbers while training.
+
+    They are a function of the seed, the step and a sample's or value's place in the batch (Philox),
+    not of threads or of how a batch is cut.
+
+    Args:
+        seed: None: drawn from the process's generator.
+    """
+
+    def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seed = None if seed is None else geometry.integer(self.name, "seed", seed, 0)
+        self._state: Variable | None = None
+
+    def build(self, input_shape: Shape) -> None:
+        seed = random.draw_seed() if self.seed is None else self.seed
+        self._state = Variable(np.array([seed, 0], np.int64), f"{self.name}/seed", trainable=False)
+        self.built = True
+
+    def draw(
+        self, kernel: str, spec: Callable[[int], Any], x: Any, n: int | None, shape: Shape
+    ) -> Any:
+        """A kernel with the next numbers.
+
+        Args:
+            kernel: one of x and (seed, step), with one result.
+            spec: the spec for a stream, which tells this call from others of the same step.
+            x: an array or a symbol.
+            n: samples, as the kernel counts them.
+            shape: of the result.
+        """
+        state = self._state
+        assert state is not None
+        if isinstance(x, Symbol):
+            counter = _core.Elementwise(size=2)
+            # A layer that stands in a model twice draws other numbers each time.
+            stream = graph.after_step(lambda: graph.update("next_step", counter, [state.symbol]))
+            return graph.call(kernel, spec(stream), n, [x, state.symbol], [shape], x.dtype)[0]
+        (x,) = common.arguments(self.name, ("x",), (x,))
+        state.to(None if isinstance(x, np.ndarray) else device.device_of(x))
+        y = graph.call(kernel, spec(0), n, [x, state.value], [shape], common.dtype_of(x))[0]
+        state.value[1] += 1
+        return y
+
+
+class SpatialDropout2D(RandomLayer):
+    """Sets a share of the channels to 0 while training and scales the others by 1 / (1 - rate).
+
+    A channel of an image is dropped as a whole, since neighbours are much alike (Tompson et al.:
+    Efficient object localization using convolutional networks, 2015).
+
+    Args:
+        rate: share of channels dropped, 0 <= rate < 1.
+        data_format: "channels_last" (None) or "channels_first".
+        seed: None: drawn from the process's generator.
+
+    Input shape: (N, H, W, C). Output shape: the same.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        data_format: str | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(seed, **kwargs)
+        self.rate = geometry.number(self.name, "rate", rate, 0, 1)
+        self.data_format = data_format_of(self.name, data_format)
+
+    def build(self, input_shape: Shape) -> None:
+        image_shape(self.name, input_shape, self.data_format)
+        super().build(input_shape)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        if not training or not self.rate:
+            return x
+        x = common.channels_last(self.name, x, "x", self.data_format)
+        n, height, width, channels = x.shape
+
+        def spec(stream: int) -> Any:
+            return _core.SpatialDropout(
+                rows=height * width, channels=channels, stream=stream, rate=self.rate
+            )
+
+        y = self.draw("spatial_dropout", spec, x, n, x.shape)
+        return common.from_channels_last(y, self.data_format)
+
+
+class GaussianNoise(RandomLayer):
+    """Adds normal random numbers while training.
+
+    Args:
+        stddev: their standard deviation, 0 to 1.
+        seed: None: drawn from the process's generator.
+
+    Input shape: any. Output shape: the same.
+    """
+
+    def __init__(self, stddev: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(seed, **kwargs)
+        self.stddev = between(self.name, "stddev", stddev, 0, 1)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        if not training or not self.stddev:
+            return x
+        n, size = geometry.samples(tuple(x.shape))
+
+        def spec(stream: int) -> Any:
+            return _core.GaussianNoise(size=size, stream=stream, stddev=self.stddev)
+
+        return self.draw("gaussian_noise", spec, x, n, x.shape)
+
+
+def between(op: str, name: str, value: object, low: float, high: float) -> float:
+    """`value` as a float, low <= value <= high."""
+    number = geometry.number(op, name, value, -float("inf"), float("inf"))
+    if not low <= number <= high:
+        raise geometry.fail(op, f"{low:g} <= {name} <= {high:g}", value)
+    return number
+
+
+def image_shape(op: str, shape: Shape, data_format: str) -> tuple[int, int, int]:
+    """(height, width, channels) of images of this shape."""
+    axes = "N, H, W, C" if data_format == "channels_last" else "N, C, H, W"
+    if len(shape) != 4:
+        raise geometry.fail(op, f"an input of shape ({axes})", shape)
+    height, width, channels = shape[1:]
+    if data_format == "channels_first":
+        channels, height, width = shape[1:]
+    assert height is not None and width is not None and channels is not None
+    return height, width, channels
+
+
+__all__ = ["GaussianNoise", "RandomLayer", "SpatialDropout2D"]

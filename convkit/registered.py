@@ -1,0 +1,75 @@
+"""Objects made again from configurations: only of classes that convkit knows or was told of."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Thing = TypeVar("Thing", bound=Callable[..., Any])
+_things: dict[str, Any] = {}
+# Modules that make configurations, in the order in which a class's name is looked up.
+ROOMS = ("layers", "models", "initializers", "regularizers", "constraints", "schedules")
+
+
+def register(thing: Thing) -> Thing:
+    """Lets files name a class (of layers, losses, …) or a function of one's own.
+
+    Use it as a decorator, before a model that has one is loaded:
+
+        >>> @convkit.models.register
+        ... class Scale(layers.Layer): ...
+
+    Raises:
+        ValueError: another class or function of that name was registered.
+    """
+    name = getattr(thing, "__name__", "<lambda>")
+    if name == "<lambda>":
+        raise TypeError(f"register: expected a class or a function with a name, got {thing!r}")
+    other = _things.get(name)
+    if other is not None and (other.__module__, other.__qualname__) != (
+        thing.__module__,
+        thing.__qualname__,
+    ):
+        raise ValueError(f"register: expected a new name, got {name}, which is {other!r}")
+    _things[name] = thing
+    return thing
+
+
+def found(name: str, *rooms: str) -> Any:
+    """The class or function of this name: a registered one, or one of convkit's modules.
+
+    Raises:
+        ValueError: there is none; the message says how to register one.
+    """
+    if name in _things:
+        return _things[name]
+    for room in rooms or ROOMS:
+        module = importlib.import_module(f"convkit.{room}")
+        if name in getattr(module, "__all__", vars(module)):
+            return getattr(module, name)
+    raise ValueError(
+        f"load: expected a class of convkit, got {name!r}; if it is one of your own, register it "
+        "first: put @convkit.models.register above its definition and import it"
+    )
+
+
+def made(description: Any, *rooms: str) -> Any:
+    """What `configuration.plain` described: objects are made, all else stays as it is."""
+    if isinstance(description, dict):
+        if set(description) == {"class_name", "config"}:
+            cls = found(description["class_name"], *rooms)
+            if not isinstance(cls, type) or not hasattr(cls, "from_config"):
+                raise ValueError(
+                    f"load: expected a class with from_config, got {description['class_name']!r}"
+                )
+            return cls.from_config(description["config"])
+        return {key: made(value, *rooms) for key, value in description.items()}
+    if isinstance(description, (list, tuple)):
+        return type(description)(made(value, *rooms) for value in description)
+    return description
+
+
+def function(name: str) -> Any:
+    """A registered function, or None."""
+    return _things.get(name)
