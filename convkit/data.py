@@ -164,7 +164,7 @@ class Dataset:
         rest = 0 if self.drop_last else self.batch_size - 1
         return (self.samples + rest) // self.batch_size
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> _Epoch:
         self._newest = object()
         self._position, self._start = self._start, 0
         return _Epoch(self, self._newest, self._epoch, self._position)
@@ -360,11 +360,13 @@ class _Epoch(Iterator[Any]):
             raise StopIteration
         try:
             while self._position < self._last:
-                if self._stream is None or self._stream.inherited:
-                    self._stream = self._dataset._stream(self._order, self._position, self._last)
-                    if self._over:  # by another thread, which found no stream yet
+                stream = self._stream
+                if stream is None or stream.inherited:
+                    stream = self._dataset._stream(self._order, self._position, self._last)
+                    self._stream = stream
+                    if self._over:  # closed by another thread, which found no stream yet
                         raise Closed
-                batch, left_out = self._stream.take()
+                batch, left_out = stream.take()
                 self._position += 1
                 self._dataset.skipped.update(left_out)
                 self._report(self._epoch, self._position)
@@ -374,6 +376,8 @@ class _Epoch(Iterator[Any]):
             self.close()
             if isinstance(error, Closed):
                 raise StopIteration from None
+            if isinstance(error, StopIteration):  # of `load`; the loop would seem to be complete
+                raise RuntimeError("Dataset: a sample's load raised StopIteration") from error
             raise
         self.close()
         self._report(self._epoch + 1, 0)

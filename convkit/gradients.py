@@ -14,7 +14,7 @@ import numpy as np
 
 from convkit import _core
 from convkit.broadcasting import summing
-from convkit.geometry import REDUCE_KINDS, samples
+from convkit.geometry import BINARY_KINDS, REDUCE_KINDS, samples
 from convkit.graph import Node, Symbol, Variable, call, on_behalf_of, ordered_nodes, reshape
 
 Rule = Callable[..., list[Any]]
@@ -175,6 +175,9 @@ def _unary(kernel: str, c: Call, dy: Any) -> list[Any]:
 
 @rule("binary")
 def _binary(kernel: str, c: Call, dy: Any) -> list[Any]:
+    passes = c.spec.kind == BINARY_KINDS["subtract"] and isinstance(dy, Symbol)
+    if passes and c.needs[0] and c.inputs[0].shape == dy.shape:  # as it is
+        return [dy, *c.kernel("binary_backward", [dy, *c.inputs], [None, c.target(1)])[1:]]
     return c.kernel("binary_backward", [dy, *c.inputs], [c.target(0), c.target(1)])
 
 

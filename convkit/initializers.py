@@ -290,7 +290,7 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a @ b to about 36 bits: parts of so few bits that no sum of their products is rounded."""
     bits = (53 - ceil(log2(a.shape[1] + 1))) // 2
     (high_a, low_a), (high_b, low_b) = _parts(a, bits), _parts(b, bits)
-    return high_a @ high_b + (high_a @ low_b + low_a @ high_b)
+    return np.asarray(high_a @ high_b + (high_a @ low_b + low_a @ high_b))
 
 
 def _parts(x: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:

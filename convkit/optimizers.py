@@ -403,8 +403,17 @@ class Optimizer(configuration.Configured):
             rate = registered.found(rate, "schedules")
         return cls(**{**config, "learning_rate": rate})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles, and copies by `copy`, have the arguments, not the state: that is a model's."""
+        config = configuration.config_of(self, leave_out=("learning_rate",))
+        return _made, (type(self), {**config, "learning_rate": self._schedule or self._rate})
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, learning_rate {self.learning_rate:g}>"
+
+
+def _made(cls: type[Optimizer], config: dict[str, Any]) -> Optimizer:
+    return cls(**config)
 
 
 def _put(gradient: Variable, value: Any) -> None:

@@ -17,7 +17,16 @@ from convkit.program import Program
 
 _UPDATES = ("sgd", "adam")
 _MOVES = {"untile": "tiles to rows", "tile_gather": "rows to tiles"}
-_ACTIVATIONS = {kind: name for name, kind in geometry.ACTIVATION_KINDS.items()}
+# Kernels that do several things, which their spec tells apart.
+_KINDS = {
+    kernel: {kind: name for name, kind in kinds.items()}
+    for kernel, kinds in (
+        ("activation", geometry.ACTIVATION_KINDS),
+        ("unary", geometry.UNARY_KINDS),
+        ("binary", geometry.BINARY_KINDS),
+        ("reduce", geometry.REDUCE_KINDS),
+    )
+}
 # Characters of a layer's and of a kernel's name where they are shown.
 WIDEST_LAYER, WIDEST_KERNEL = 26, 32
 
@@ -324,8 +333,9 @@ def _kernel(step: Step) -> str:
 
 
 def _name(node: Node) -> str:
-    if node.kernel.startswith("activation"):
-        return node.kernel.replace("activation", _ACTIVATIONS[node.spec.kind])
+    kernel = node.kernel.removesuffix("_backward")
+    if kernel in _KINDS:
+        return node.kernel.replace(kernel, _KINDS[kernel][node.spec.kind])
     return node.kernel.replace("categorical_", "")
 
 

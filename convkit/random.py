@@ -7,11 +7,15 @@ seed gives the same bits whatever the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 _generator: np.random.Generator | None = None
+_own: ContextVar[np.random.Generator | None] = ContextVar("_own", default=None)
 
 
 def seed(value: int | None) -> None:
@@ -20,8 +24,21 @@ def seed(value: int | None) -> None:
     _generator = np.random.Generator(np.random.Philox(value))
 
 
+@contextmanager
+def seeded(value: int) -> Iterator[None]:
+    """While this thread draws from a generator of its own, and leaves the process's as it is."""
+    token = _own.set(np.random.Generator(np.random.Philox(value)))
+    try:
+        yield
+    finally:
+        _own.reset(token)
+
+
 def generator() -> np.random.Generator:
     """The generator that everything draws from."""
+    own = _own.get()
+    if own is not None:
+        return own
     if _generator is None:
         seed(None)
     assert _generator is not None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 Thing = TypeVar("Thing", bound=Callable[..., Any])
 _things: dict[str, Any] = {}
+_lent: ContextVar[Mapping[str, Any] | None] = ContextVar("_lent", default=None)
 # Modules that make configurations, in the order in which a class's name is looked up.
 ROOMS = ("layers", "models", "initializers", "regularizers", "constraints", "schedules")
 
@@ -36,14 +39,25 @@ def register(thing: Thing) -> Thing:
     return thing
 
 
+@contextmanager
+def lent(things: Mapping[str, Any]) -> Iterator[None]:
+    """While these are known by their names besides what is registered, in this thread."""
+    token = _lent.set(things)
+    try:
+        yield
+    finally:
+        _lent.reset(token)
+
+
 def found(name: str, *rooms: str) -> Any:
     """The class or function of this name: a registered one, or one of convkit's modules.
 
     Raises:
         ValueError: there is none; the message says how to register one.
     """
-    if name in _things:
-        return _things[name]
+    thing = function(name)
+    if thing is not None:
+        return thing
     for room in rooms or ROOMS:
         module = importlib.import_module(f"convkit.{room}")
         if name in getattr(module, "__all__", vars(module)):
@@ -71,5 +85,5 @@ def made(description: Any, *rooms: str) -> Any:
 
 
 def function(name: str) -> Any:
-    """A registered function, or None."""
-    return _things.get(name)
+    """A registered class or function, or None."""
+    return (_lent.get() or {}).get(name) or _things.get(name)

@@ -392,6 +392,14 @@ def test_errors_of_all_kinds(error):
         list(Dataset(range(3), load, threads=2, skip=(ValueError,)))
 
 
+@pytest.mark.parametrize("threads", THREADS)
+def test_stop_iteration_is_an_error_too(threads):
+    nothing = iter(())
+    with pytest.raises(RuntimeError, match="load raised StopIteration") as caught:
+        list(Dataset(range(3), lambda item: next(nothing), threads=threads))
+    assert caught.value.__cause__.__notes__ == ["Dataset: while loading 0"]
+
+
 def test_names_of_items(tmp_path):
     def load(item: object) -> None:
         raise ValueError("bad")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from devices import DEVICES
 
 from convkit import _core, activations, geometry, gradients, graph, layers, ops
 from convkit.graph import Symbol, Variable
@@ -21,6 +23,7 @@ def run(
     weights: list[np.ndarray],
     factors: np.ndarray,
     depth_first: bool,
+    gpu: int | None = None,
 ) -> tuple[list[np.ndarray], Program]:
     """y, dx and a gradient for each weight of the mean of y times factors, by a program."""
     dtype = x.dtype.name
@@ -40,7 +43,7 @@ def run(
         )
         for v, gradient in zip(variables, found, strict=True)
     ]
-    program = Program(dtype, [y, dx], updates, depth_first=depth_first)
+    program = Program(dtype, [y, dx], updates, depth_first=depth_first, gpu=gpu)
     results = [np.zeros((len(x), *symbol.shape[1:]), dtype) for symbol in (y, dx)]
     with program.bound((given, x), (y, results[0]), (dx, results[1])):
         program.run(0, len(x), len(x))
@@ -142,6 +145,39 @@ def test_both_schedules_agree(make, shapes, n, backend):
         np.testing.assert_allclose(other, one, rtol=1e-11, atol=1e-14)
     # What does not depend on samples stays outside of tiles.
     assert set(left) <= {"reduce"}
+
+
+@pytest.fixture(params=DEVICES or [pytest.param("", marks=pytest.mark.skip("no device"))])
+def kernels(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name == "cuda" and importlib.util.find_spec("cupy") is None:
+        pytest.skip("no CuPy")
+    return name
+
+
+@every_graph
+def test_a_device_agrees(make, shapes, cp):
+    x, weights = example(shapes, 20, np.float64)
+    factors = np.random.default_rng(1).normal(size=make(x, *weights).shape[1:])
+    here, _ = run(make, x, weights, factors, False)
+    for depth_first in (False, True):  # the second may be refused, then it is the first again
+        there, _ = run(make, x, weights, factors, depth_first, gpu=0)
+        for one, other in zip(here, there, strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-11, atol=1e-13)
+
+
+def test_numbers_meet_arrays_on_a_device(cp):
+    x = np.linspace(0.5, 2, 6, dtype=np.float32)
+    there = cp.asarray(x)
+    for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum"):
+        for given in ((x, 2), (2, x)):
+            moved = [there if value is x else value for value in given]
+            right = getattr(ops, name)(*given)
+            np.testing.assert_allclose(cp.asnumpy(getattr(ops, name)(*moved)), right, rtol=1e-6)
+        found = getattr(ops, f"{name}_backward")(there, there, 2)
+        right = getattr(ops, f"{name}_backward")(x, x, 2)
+        for one, other in zip(found, right, strict=True):
+            np.testing.assert_allclose(cp.asnumpy(one), other, rtol=1e-6)
 
 
 @every_graph

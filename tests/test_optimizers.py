@@ -184,7 +184,7 @@ def test_get_takes_an_optimizer_as_it_is():
 
 
 def test_unknown_optimizers_are_errors():
-    with pytest.raises(ValueError, match="'sgd', 'adam', .*, got 'adamax'"):
+    with pytest.raises(ValueError, match=r"'sgd', 'adam', .*, got 'adamax'"):
         optimizers.get("adamax")
     with pytest.raises(TypeError, match=r"expected a name or an optimizer, got 0\.1"):
         optimizers.get(0.1)

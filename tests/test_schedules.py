@@ -554,6 +554,17 @@ def test_fit_gives_the_bits_of_rates_set_by_hand(place, dtype, kind, schedule, b
         assert_same_bits(a, b)
 
 
+@pytest.mark.parametrize("kind", [optimizers.SGD, optimizers.Adam])
+def test_a_step_on_a_gpu_stays_fused(place, kind):
+    if place is None:
+        pytest.skip("of GPUs")
+    model = network(kind(SCHEDULES[0]))
+    model.to(f"cuda:{place}")
+    model.fit(*points(40), batch_size=8, verbose=0)
+    (step,) = (program for key, program in model._programs.items() if key[0][0] == "train")
+    assert step.program.fused
+
+
 def test_a_long_epoch_goes_through_several_tables():
     schedule = Inverse(0.5)
     x, y = points(2500)

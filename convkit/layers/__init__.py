@@ -42,6 +42,7 @@ from convkit.layers.spatial import (
     MaxPooling2D,
     UpSampling2D,
 )
+from convkit.layers.standardization import Normalization
 
 MaxPool2D = MaxPooling2D
 AvgPool2D = AveragePooling2D
@@ -80,6 +81,7 @@ __all__ = [
     "Maximum",
     "Minimum",
     "Multiply",
+    "Normalization",
     "Permute",
     "RandomContrast",
     "RandomCrop",

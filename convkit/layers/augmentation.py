@@ -15,7 +15,8 @@ from typing import Any
 from convkit import _core, geometry, ops
 from convkit.geometry import Shape
 from convkit.layers.core import data_format_of
-from convkit.layers.noise import RandomLayer, between, image_shape
+from convkit.layers.noise import between, image_shape
+from convkit.layers.random_layer import RandomLayer
 from convkit.ops import common
 
 # In the order of FillMode in csrc/specs.h.

@@ -264,8 +264,8 @@ class Layer:
 
     @property
     def weights(self) -> list[Variable]:
-        """All weights, trainable ones first."""
-        return self.trainable_weights + self.non_trainable_weights
+        """All weights, in the order of `get_weights`, whatever is trainable."""
+        return self.ordered_weights()
 
     @property
     def trainable_weights(self) -> list[Variable]:

@@ -8,10 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from convkit import _core, activations, geometry, graph, initializers, ops, random
+from convkit import (
+    _core,
+    activations,
+    constraints,
+    geometry,
+    graph,
+    initializers,
+    ops,
+    regularizers,
+)
 from convkit.geometry import Shape
 from convkit.graph import LayerCall, Symbol, Variable
 from convkit.layers.base import Layer, sample_shape
+from convkit.layers.constants import beside
+from convkit.layers.random_layer import RandomLayer
 from convkit.ops import common
 
 
@@ -56,6 +67,9 @@ class Dense(Layer):
         activation: a name, a function of `convkit.ops`, or None.
         use_bias: whether a bias is added.
         kernel_initializer, bias_initializer: names or initializers.
+        kernel_regularizer, bias_regularizer: penalties on the weights, names or regularizers.
+        activity_regularizer: a penalty on the layer's output, a mean over the samples.
+        kernel_constraint, bias_constraint: what the weights are held to, names or constraints.
 
     Input shape: (N, ..., inputs). Output shape: (N, ..., units).
     """
@@ -67,14 +81,23 @@ class Dense(Layer):
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.units = geometry.integer(self.name, "units", units, 1)
         self.activation = activations.get(activation)
         self.use_bias = bool(use_bias)
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
         self.kernel: Variable
         self.bias: Variable | None = None
 
@@ -82,9 +105,21 @@ class Dense(Layer):
         if len(input_shape) < 2 or input_shape[-1] is None:
             raise geometry.fail(self.name, "an input of shape (N, ..., inputs)", input_shape)
         shape = (input_shape[-1], self.units)
-        self.kernel = self.add_weight("kernel", shape, self.kernel_initializer)
+        self.kernel = self.add_weight(
+            "kernel",
+            shape,
+            self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+        )
         if self.use_bias:
-            self.bias = self.add_weight("bias", (self.units,), self.bias_initializer)
+            self.bias = self.add_weight(
+                "bias",
+                (self.units,),
+                self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
         self.built = True
 
     def call(self, x: Any) -> Any:
@@ -141,20 +176,50 @@ class Softmax(Layer):
 class Rescaling(Layer):
     """x * scale + offset: 1 / 255 takes pixels to 0 .. 1, 1 / 127.5 and -1 to -1 .. 1.
 
-    As a model's first layer it costs nothing: the images are rescaled while they are read.
+    With numbers, as a model's first layer, it costs nothing: the images are rescaled while they are
+    read.
 
     Args:
-        scale, offset: numbers.
+        scale, offset: numbers, or a list of one for each channel, the last axis.
     """
 
-    def __init__(self, scale: float, offset: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, scale: Any, offset: Any = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.scale = self._numbers("scale", scale)
+        self.offset = self._numbers("offset", offset)
+        self._channels: list[Variable] = []  # scale and offset of each
+
+    def _numbers(self, name: str, value: Any) -> float | tuple[float, ...]:
         infinity = float("inf")
-        self.scale = geometry.number(self.name, "scale", scale, -infinity, infinity)
-        self.offset = geometry.number(self.name, "offset", offset, -infinity, infinity)
+        if isinstance(value, np.ndarray):
+            value = value.tolist()
+        if not isinstance(value, (list, tuple)):
+            return geometry.number(self.name, name, value, -infinity, infinity)
+        return tuple(geometry.number(self.name, name, one, -infinity, infinity) for one in value)
+
+    def build(self, input_shape: Shape) -> None:
+        for name in ("scale", "offset"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple):
+                continue
+            if len(input_shape) < 2 or input_shape[-1] != len(value):
+                expected = f"an input of shape (N, ..., {len(value)}), as many as {name} has"
+                raise geometry.fail(self.name, expected, input_shape)
+        if isinstance(self.scale, tuple) or isinstance(self.offset, tuple):
+            self._channels = [
+                Variable(
+                    np.broadcast_to(np.asarray(value, self.dtype), input_shape[-1:]),
+                    f"{self.name}/{name}",
+                    trainable=False,
+                )
+                for name, value in (("scale", self.scale), ("offset", self.offset))
+            ]
+        self.built = True
 
     def call(self, x: Any) -> Any:
-        return ops.rescale(x, self.scale, self.offset)
+        if not self._channels:
+            return ops.rescale(x, self.scale, self.offset)
+        return scaled_channels(x, *(beside(x, each) for each in self._channels))
 
 
 class Flatten(Layer):
@@ -207,7 +272,7 @@ class Reshape(Layer):
         return graph.reshape(x, (x.shape[0], *shape))
 
 
-class Dropout(Layer):
+class Dropout(RandomLayer):
     """Sets a share of the values to 0 while training and scales the others up by 1 / (1 - rate).
 
     Which values, is a function of the seed, the step and the element (Philox), not of threads.
@@ -218,33 +283,26 @@ class Dropout(Layer):
     """
 
     def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(seed, **kwargs)
         self.rate = geometry.number(self.name, "rate", rate, 0, 1)
-        self.seed = None if seed is None else geometry.integer(self.name, "seed", seed, 0)
-        self._state: Variable | None = None
-
-    def build(self, input_shape: Shape) -> None:
-        seed = random.draw_seed() if self.seed is None else self.seed
-        self._state = Variable(np.array([seed, 0], np.int64), f"{self.name}/seed", trainable=False)
-        self.built = True
 
     def call(self, x: Any, training: bool = False) -> Any:
         if not training or not self.rate:
             return x
-        state = self._state
-        assert state is not None
         n, size = geometry.samples(tuple(x.shape))
-        if isinstance(x, Symbol):
-            counter = _core.Elementwise(size=2)
-            # A layer that stands in a model twice drops other values each time.
-            stream = graph.after_step(lambda: graph.update("next_step", counter, [state.symbol]))
-            spec = _core.Dropout(size=size, stream=stream, rate=self.rate)
-            return graph.call("dropout", spec, n, [x, state.symbol], [x.shape], x.dtype)[0]
-        (x,) = common.arguments(self.name, ("x",), (x,))
-        spec = _core.Dropout(size=size, stream=0, rate=self.rate)
-        y = graph.call("dropout", spec, n, [x, state.value], [x.shape], x.dtype.name)[0]
-        state.value[1] += 1
-        return y
+
+        def spec(stream: int) -> Any:
+            return _core.Dropout(size=size, stream=stream, rate=self.rate)
+
+        return self.draw("dropout", spec, x, n, x.shape)
+
+
+def scaled_channels(x: Any, scale: Any, shift: Any) -> Any:
+    """x * scale + shift, with a number for each value of the last axis: all arrays or symbols."""
+    n, rows = geometry.samples(tuple(x.shape[:-1]))
+    spec = geometry.channel_affine(x.shape[-1], rows)
+    inputs = [x, scale, shift]
+    return graph.call("channel_affine", spec, n, inputs, [x.shape], common.dtype_of(x))[0]
 
 
 def data_format_of(op: str, data_format: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from convkit import activations, geometry, initializers, ops
+from convkit import activations, constraints, geometry, initializers, ops, regularizers
 from convkit.geometry import Shape
 from convkit.graph import Variable
 from convkit.layers.base import Layer
@@ -34,6 +34,9 @@ class Conv2D(Layer):
         activation: a name, a function of `convkit.ops`, or None.
         use_bias: whether a bias is added.
         kernel_initializer, bias_initializer: names or initializers.
+        kernel_regularizer, bias_regularizer: penalties on the weights, names or regularizers.
+        activity_regularizer: a penalty on the layer's output, a mean over the samples.
+        kernel_constraint, bias_constraint: what the weights are held to, names or constraints.
 
     Input shape: (N, H, W, C). Output shape: (N, out_height, out_width, filters).
     """
@@ -51,9 +54,14 @@ class Conv2D(Layer):
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.filters = geometry.integer(self.name, "filters", filters, 1)
         self.kernel_size = geometry.pair(self.name, "kernel_size", kernel_size, 1)
         self.strides = geometry.pair(self.name, "strides", strides, 1)
@@ -65,6 +73,10 @@ class Conv2D(Layer):
         self.use_bias = bool(use_bias)
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
         self.kernel: Variable
         self.bias: Variable | None = None
 
@@ -75,9 +87,21 @@ class Conv2D(Layer):
                 self.name, f"channels to be a multiple of groups ({self.groups})", channels
             )
         shape = (*self.kernel_size, channels // self.groups, self.filters)
-        self.kernel = self.add_weight("kernel", shape, self.kernel_initializer)
+        self.kernel = self.add_weight(
+            "kernel",
+            shape,
+            self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+        )
         if self.use_bias:
-            self.bias = self.add_weight("bias", (self.filters,), self.bias_initializer)
+            self.bias = self.add_weight(
+                "bias",
+                (self.filters,),
+                self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
         self.built = True
 
     def call(self, x: Any) -> Any:

@@ -198,7 +198,7 @@ class Model(Trainer):
             "inputs": inputs,
             "input_layers": [
                 {"name": name, "shape": list(symbol.shape[1:]), "dtype": symbol.dtype}
-                for name, symbol in zip(_input_names(symbols), symbols, strict=True)
+                for name, symbol in zip(self._input_layer_names(), symbols, strict=True)
             ],
             "layers": [
                 _described(layer) for layer in self._layers if not isinstance(layer, InputLayer)
@@ -206,6 +206,17 @@ class Model(Trainer):
             "calls": calls,
             "outputs": mapped(lambda symbol: numbers[id(symbol)], self.outputs),
         }
+
+    def _input_layer_names(self) -> list[str]:
+        """Names for the inputs' layers, also where what other layers made is an input."""
+        taken = {layer.name for layer in self._layers if not isinstance(layer, InputLayer)}
+        names = []
+        for name in self._names_of_inputs():
+            while name in taken:
+                name += "_input"
+            names.append(name)
+            taken.add(name)
+        return names
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -373,6 +384,12 @@ class Model(Trainer):
 
         saving.save(self, path, include_optimizer)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles, and copies by `copy`, hold what files hold; they are in the host's memory."""
+        from convkit.models import saving  # which makes models
+
+        return saving.reduced(self)
+
     def save_weights(self, path: Any) -> None:
         """Writes the weights to a safetensors file: whole, or not at all."""
         self._require_built("save_weights")
@@ -484,14 +501,6 @@ def _input(shape: Shape, dtype: str | None) -> InputLayer:
 
 def _described(layer: Layer) -> dict[str, Any]:
     return {"class_name": type(layer).__name__, "config": layer.get_config()}
-
-
-def _input_names(symbols: Iterable[Symbol]) -> list[str]:
-    names = []
-    for symbol in symbols:
-        layer = symbol.history.layer if symbol.history is not None else None
-        names.append(layer.name if isinstance(layer, InputLayer) else unique_name("InputLayer"))
-    return names
 
 
 def clone_model(model: Model) -> Model:

@@ -5,6 +5,7 @@ Nothing is executed on loading: configurations name classes of convkit or such a
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -29,18 +30,24 @@ def save(model: Model, path: Any, include_optimizer: bool = True, extra: Any = N
         extra: what else `read` is to give back, made of what JSON holds.
     """
     model._require_built("save")
+    header, tensors = contents(model, include_optimizer)
+    files.write(path, tensors, {**header, "extra": extra})
+
+
+def contents(
+    model: Model, include_optimizer: bool = True
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a file holds of a model: the header, and arrays by their keys, which are the model's."""
     header: dict[str, Any] = {
         "format": FORMAT,
         "model": configuration.described(model),
         "compile": None,
-        "extra": extra,
+        "extra": None,
     }
     if include_optimizer and model.optimizer is not None:
         header["compile"] = compile_config(model)
-    tensors = {
-        key: variable.host() for key, variable in variables(model, include_optimizer).items()
-    }
-    files.write(path, tensors, header)
+    named = variables(model, include_optimizer)
+    return header, {key: variable.host() for key, variable in named.items()}
 
 
 def compile_config(model: Model) -> dict[str, Any]:
@@ -102,6 +109,13 @@ def load_model(path: Any, compile: bool = True) -> Model:
         raise ValueError(
             f"load_model: expected format {FORMAT}, got {header.get('format')!r} in {path}"
         )
+    return _made(header, tensors, path, compile)
+
+
+def _made(
+    header: dict[str, Any], tensors: dict[str, np.ndarray], path: Any, compile: bool
+) -> Model:
+    """The model of which `contents` gave this."""
     model = registered.made(header["model"], "models")
     if not isinstance(model, Model):
         raise ValueError(f"load_model: expected a model in {path}, got {type(model).__name__}")
@@ -109,6 +123,43 @@ def load_model(path: Any, compile: bool = True) -> Model:
         compile_from(model, header["compile"])
     restore(model, tensors, path, optimizer=compile)
     return model
+
+
+def reduced(model: Model) -> tuple[Any, ...]:
+    """How `pickle` and `copy` make a model again: in the host's memory, wherever it is."""
+    found: dict[str, Any] = {}
+    _note_own(model, found, set())
+    return _unpickled, (*contents(model), found)
+
+
+def _unpickled(
+    header: dict[str, Any], tensors: dict[str, np.ndarray], own: dict[str, Any]
+) -> Model:
+    with registered.lent(own):
+        return _made(header, tensors, "a pickle", compile=True)
+
+
+def _note_own(value: Any, found: dict[str, Any], seen: set[int]) -> None:
+    """Notes classes and functions that are not convkit's, by the names that headers have.
+
+    They go with a pickle, as references, so that they need not be registered where it is read.
+    """
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            _note_own(part, found, seen)
+    elif isinstance(value, dict):
+        _note_own(list(value.values()), found, seen)
+    elif isinstance(value, FunctionType):
+        _note(value, found)
+    elif hasattr(value, "get_config") and not isinstance(value, type) and id(value) not in seen:
+        seen.add(id(value))
+        _note(type(value), found)
+        _note_own(vars(value), found, seen)
+
+
+def _note(thing: Any, found: dict[str, Any]) -> None:
+    if thing.__module__.partition(".")[0] != "convkit":
+        found[thing.__name__] = thing
 
 
 def restore(

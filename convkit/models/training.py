@@ -118,6 +118,9 @@ class Trainer(Layer):
         """Of the inputs: keys of the dictionary they are, or the names of their layers."""
         if isinstance(self.inputs, dict):
             return list(self.inputs)
+        return self._names_of_inputs()
+
+    def _names_of_inputs(self) -> list[str]:
         return _names_of(flatten(self.inputs), "input")
 
     def objectives(self) -> list[Objective]:
@@ -342,6 +345,7 @@ class Trainer(Layer):
         )
         feed: _Feed
         if feeds.is_stream(x):
+            self._require_compiled(op)
             feeds.check_alone(op, y=y, sample_weight=sample_weight)
             if share or class_weight is not None:
                 raise geometry.fail(

@@ -82,9 +82,9 @@ void classify(const Context& context, int64_t count, int64_t columns, const T* x
             T best = row[0];
             int64_t at = 0;
             for (int64_t k = 1; k < columns; ++k) {
-                if (best != best || row[k] <= best) continue;
-                best = row[k];
-                at = k;
+                const bool better = (best == best) & !(row[k] <= best);
+                best = better ? row[k] : best;
+                at += static_cast<int64_t>(better) * (k - at);  // no branch
             }
             found[i] = static_cast<int32_t>(at);
         }
@@ -150,15 +150,14 @@ struct Binning {
     }
 
  private:
+    // By halves. A product, since GCC makes a branch of a choice, and nobody can foretell it.
     int64_t bin(T value) const {
-        int64_t low = 0, count = s.thresholds;
-        while (count > 0) {
-            const int64_t half = count / 2;
-            const bool above = value > thresholds[low + half];
-            low += above ? half + 1 : 0;
-            count = above ? count - half - 1 : half;
+        const T* from = thresholds;
+        int64_t left = s.thresholds;
+        for (; left > 1; left -= left / 2) {
+            from += static_cast<int64_t>(value > from[left / 2 - 1]) * (left / 2);
         }
-        return low;
+        return from - thresholds + (left == 1 && value > *from);
     }
 
     void keep_largest(const T* p, T* row) const {

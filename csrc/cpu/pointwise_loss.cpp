@@ -241,7 +241,7 @@ void of_terms(const Context& context, const Loss& s, T scale, int64_t n, const T
 template <class T, class Rule>
 void of_terms_backward(const Context& context, const Loss& s, T scale, int64_t n, const T* dloss,
                        const T* target, const T* prediction, T* dprediction, Rule rule) {
-    if (s.inner > 1 || s.size == 1) {
+    if (s.inner > 1 || s.size == 1 || 4 * s.size < kLanes<T>) {
         T* const none = nullptr;
         return for_each_rows(context, s, n, target, prediction, none, dprediction,
                              [&](const auto& rows) {

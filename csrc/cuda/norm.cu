@@ -4,7 +4,7 @@
 // A large mean costs no digits: a thread sums deviations from the first value that it sees, whose
 // own distance from the mean is among them, so that no more digits are lost than it has values;
 // then mean and squares are joined pair by pair (Chan, Golub and LeVeque, Algorithms for computing
-// the sample variance, 1983).
+// the sample variance, 1983), with means counted from the column's very first value.
 #include "activate.cuh"
 #include "columns.cuh"
 #include "cuda_kernels.h"
@@ -80,7 +80,8 @@ struct Put1 {
 
 // ---- moments of columns -------------------------------------------------------------------------
 
-// How many values, their mean, and the sum of their squared distances from it.
+// How many values, their mean (from the column's first value on), and the sum of their squared
+// distances from it.
 template <class T>
 struct Moments {
     T count, mean, squares;
@@ -124,14 +125,17 @@ __global__ void moments_kernel(const ColumnsPlan p, const T* x, T* partial) {
                 squares[e] += d * d;
             }
         }
+        int64_t column = t.column;
         CONVKIT_UNROLL
-        for (int e = 0; e < kWidth; ++e) {
+        for (int e = 0; e < kWidth; ++e, column = next_column(column, p.columns)) {
+            const T origin = x[column];
             if (count > 0) {
                 const T shift = sums[e] / static_cast<T>(count);
-                found[e] = {static_cast<T>(count), start.value[e] + shift,
+                found[e] = {static_cast<T>(count), start.value[e] - origin + shift,
                             squares[e] - sums[e] * shift};
             }
-            if (e < t.rest) found[e].join({T(1), x[p.lines * p.line_size + t.first + e], T(0)});
+            if (e < t.rest)
+                found[e].join({T(1), x[p.lines * p.line_size + t.first + e] - origin, T(0)});
         }
     }
     SHARED(T, memory, kThreads * kWidth * 3);
@@ -165,20 +169,18 @@ __global__ void moments_kernel(const ColumnsPlan p, const T* x, T* partial) {
     }
 }
 
-// Means of chunks are near each other, so the mean of all is found from its distance to one.
 template <class T>
-__global__ void join_moments_kernel(const ColumnsPlan p, const T* partial, T rows, T* mean,
-                                    T* variance) {
+__global__ void join_moments_kernel(const ColumnsPlan p, const T* x, const T* partial, T rows,
+                                    T* mean, T* variance) {
     SHARED(T, memory, kThreads);
     const int64_t column =
         static_cast<int64_t>(blockIdx.x) * kJoined + static_cast<int>(threadIdx.x % kJoined);
-    const T start = column < p.columns ? partial[p.line_size + column] : T(0);
     T sum = T(0);
     for_each_partial(p, column, [&](int64_t chunk, int64_t place) {
         const T* const at = partial + chunk * 3 * p.line_size + place;
-        if (at[0] > T(0)) sum += at[0] * (at[p.line_size] - start);
+        if (at[0] > T(0)) sum += at[0] * at[p.line_size];
     });
-    const T center = start + sum_of_sharers(sum, memory) / rows;
+    const T center = sum_of_sharers(sum, memory) / rows;
     sum = T(0);
     for_each_partial(p, column, [&](int64_t chunk, int64_t place) {
         const T* const at = partial + chunk * 3 * p.line_size + place;
@@ -187,7 +189,7 @@ __global__ void join_moments_kernel(const ColumnsPlan p, const T* partial, T row
     });
     const T found = sum_of_sharers(sum, memory) / rows;
     if (threadIdx.x < kJoined && column < p.columns) {
-        mean[column] = center;
+        mean[column] = x[column] + center;
         variance[column] = found < T(0) ? T(0) : found;
     }
 }
@@ -213,7 +215,7 @@ void find_moments(const Context& context, int64_t rows, int64_t columns, const T
         launch(context, "batch_norm", moments_kernel<T, kWidth>, plan.grid(), dim3(kThreads), 0,
                plan, x, partial);
         launch(context, "batch_norm", join_moments_kernel<T>, blocks_for(columns, kJoined),
-               dim3(kThreads), 0, plan, partial, static_cast<T>(rows), mean, variance);
+               dim3(kThreads), 0, plan, x, partial, static_cast<T>(rows), mean, variance);
     });
 }
 

@@ -79,6 +79,7 @@ def _of_programs() -> None:
             for n, size in ((3, 7), (70, 33)):
                 _data_and_sums(n, size, dtype)
                 _losses(n, size, dtype)
+                _counts(n, size, dtype)
                 _updates(n * size, dtype)
             _joined_layers(dtype)
     finally:
@@ -121,6 +122,24 @@ def _losses(n: int, size: int, dtype: str) -> None:
         _core.run_kernel(f"{name}_crossentropy_backward", spec, n, dtype, inputs, [x.shape])
     for name, target in (("categorical", shares), ("sparse_categorical", labels), ("binary", x)):
         _core.run_kernel(f"{name}_accuracy", spec, n, dtype, [target, x], [(n,)])
+
+
+def _counts(n: int, size: int, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    y, x = (rng.random((n, size)).astype(dtype) for _ in range(2))
+    labels = rng.integers(0, size, n).astype(np.int32)
+    top, pairs = _core.TopK(rows=1, size=size, inner=1, k=3), _core.Confusion(rows=1, columns=size)
+    for prefix, target in (("", y), ("sparse_", labels)):
+        _core.run_kernel(f"{prefix}top_k_accuracy", top, n, dtype, [target, x], [(n,)])
+        inputs = [target, x, np.zeros((size, size))]
+        _core.run_kernel(f"{prefix}confusion_matrix", pairs, n, dtype, inputs, [])
+    for per_column, largest in ((0, 0), (1, 1), (1, -2)):
+        spec = _core.ThresholdCounts(
+            rows=1, columns=size, thresholds=5, per_column=per_column, largest=largest
+        )
+        counts = np.zeros((4, 5, size if per_column else 1))
+        inputs = [y, x, np.linspace(0, 1, 5), counts]
+        _core.run_kernel("threshold_counts", spec, n, dtype, inputs, [])
 
 
 def _updates(size: int, dtype: str) -> None:
