@@ -42,6 +42,7 @@ _SUBMODULES = (
     "plot",
     "regularizers",
     "schedules",
+    "sklearn",
     "utils",
 )
 _NAMES = {

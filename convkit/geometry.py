@@ -447,9 +447,7 @@ def _crop2d(op: str, x: Shape, cropping: object) -> tuple[Any, Shape]:
     return _moved(op, x, ((-top, -bottom), (-left, -right)))
 
 
-def _moved(
-    op: str, x: Shape, sides: tuple[tuple[int, int], tuple[int, int]]
-) -> tuple[Any, Shape]:
+def _moved(op: str, x: Shape, sides: tuple[tuple[int, int], tuple[int, int]]) -> tuple[Any, Shape]:
     n, height, width, channels = rank(op, "x", x, "N, H, W, C")
     assert height is not None and width is not None and channels is not None
     (top, bottom), (left, right) = sides

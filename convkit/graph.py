@@ -354,6 +354,11 @@ def after_step(record: Callable[[], Node]) -> int:
     return len(notes.after) - 1
 
 
+def is_step_recorded() -> bool:
+    """Whether `after_step` and `add_loss` have an effect now."""
+    return _notes.get() is not None
+
+
 def add_loss(rows: Symbol) -> None:
     """Adds the mean of these values to the loss of the step that is being recorded, if any."""
     notes = _notes.get()

@@ -169,6 +169,17 @@ std::vector<int64_t> Program::place_values(Place place, int64_t n, int64_t* tota
             if (first[v] < 0) first[v] = i;
             last[v] = i;
         }
+    // A stretch begins anew with each pass of tiles, so what it has in the arena holds through all
+    // of it.
+    const auto tiled = [](const Node& node) { return node.tiled; };
+    const auto stretch = std::find_if(nodes_.begin(), nodes_.end(), tiled);
+    const auto behind = std::find_if_not(stretch, nodes_.end(), tiled);
+    for (auto node = stretch; node != behind; ++node)
+        for (int v : node->arguments) {
+            if (v < 0 || values_[v].place != Place::kArena) continue;
+            first[v] = std::min(first[v], static_cast<int>(stretch - nodes_.begin()));
+            last[v] = std::max(last[v], static_cast<int>(behind - nodes_.begin()) - 1);
+        }
     for (int i = 0; i < static_cast<int>(nodes_.size()); ++i) {
         const Node& node = nodes_[i];
         const std::vector<Count> counts = node.kernel->counts(node.spec, node.per_sample ? n : 1);

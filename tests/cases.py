@@ -594,9 +594,7 @@ def separable(
     name: str, x: Shape, kernel: Shape, filters: int, *, bias: bool = True, **options
 ) -> Case:
     mixed = (1, 1, kernel[2] * kernel[3], filters)
-    return Case(
-        "separable_conv2d", name, (x, kernel, mixed, (filters,) if bias else None), options
-    )
+    return Case("separable_conv2d", name, (x, kernel, mixed, (filters,) if bias else None), options)
 
 
 SEPARABLE_CONV2D = [

@@ -185,9 +185,7 @@ def scattered_taps(x, kernel, strides, padding, output_padding, dilation_rate):
             out = size * step if extra is None else (size - 1) * step + window % 2 + extra
         before = max((size - 1) * step + window - out, 0) // 2
         whole = max((size - 1) * step + window, before + out)
-        places = [
-            slice(i * apart, i * apart + (size - 1) * step + 1, step) for i in range(taps_)
-        ]
+        places = [slice(i * apart, i * apart + (size - 1) * step + 1, step) for i in range(taps_)]
         sides.append((whole, slice(before, before + out), places))
     return sides
 
@@ -946,7 +944,7 @@ def affine_transform(x, rows, columns, *, bilinear=True, fill_mode="reflect", fi
 
     rows and columns (N, 3) hold the factors of 1, i and j.
     """
-    n, height, width, channels = x.shape
+    n, height, width, _ = x.shape
     y = np.zeros(x.shape)
     for sample in range(n):
         for i in range(height):

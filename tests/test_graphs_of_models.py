@@ -266,6 +266,17 @@ def test_an_output_without_a_loss_needs_no_targets_and_its_weights_stay():
     assert model.evaluate(x, {"kind": y[0]}, verbose=0)[0] > 0
 
 
+def test_weights_that_the_loss_does_not_depend_on_stay_and_are_named():
+    backbone, x = two_by_two(), points()[0]
+    p, q = Input((3,)), Input((2,))
+    model = Model([p, q], layers.Dense(1, name="after")(backbone([p, q])[0]))
+    model.compile(optimizers.Adam(0.1), "mse")
+    before = backbone.get_layer("size").get_weights()
+    with pytest.warns(UserWarning, match="fit: the loss does not depend on size/kernel, size/bias"):
+        model.fit(x, np.zeros((ROWS, 1)), verbose=0)
+    np.testing.assert_equal(backbone.get_layer("size").get_weights(), before)
+
+
 def test_names_of_outputs_of_a_layer_that_stands_twice():
     x, y = Input((3,)), Input((3,))
     dense = layers.Dense(1, name="dense_1")
@@ -619,6 +630,15 @@ def test_sample_weights_of_images(rows, each, float64):
     assert model.test_on_batch(x, y, sample_weight=w) == pytest.approx(right, rel=1e-12)
 
 
+def test_sample_weights_that_a_loss_has_no_use_for():
+    model = Sequential([Input((3, 5, 2)), layers.Conv2D(2, 1, activation="sigmoid")])
+    model.compile("sgd", convkit.losses.Dice(axis=(1, 2, 3)))
+    x, y = np.zeros((2, 3, 5, 2)), np.ones((2, 3, 5, 2))
+    model.evaluate(x, y, sample_weight=np.ones(2), verbose=0)
+    with pytest.raises(ValueError, match=r"expected one number for each sample.*, got 15"):
+        model.evaluate(x, y, sample_weight=np.ones((2, 3, 5)), verbose=0)
+
+
 @SCHEDULES
 def test_sample_weights_go_with_their_rows(depth_first, float64):
     """In an order that is not that of memory, and in a last batch that is smaller."""
@@ -822,6 +842,15 @@ def test_layers_of_a_layer_know_whether_it_is_training():
     trained = [model.train_on_batch(x, np.zeros_like(x)) for _ in range(2)]
     assert trained[0] != trained[1] and min(trained) > 1.2 * without
     assert model.states and not (model.predict(x) == 0).any()
+
+
+def test_a_layer_that_is_built_by_hand_is_not_built_again():
+    block = Block(4)
+    block.build((None, 3))
+    scale = block.scale
+    assert block.built
+    model = Sequential([Input((3,)), block])
+    assert block.scale is scale and len(model.weights) == 6
 
 
 def test_a_layer_that_is_part_of_two_others_counts_once():
@@ -1116,6 +1145,7 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
         ValueError,
         "metrics for outputs with a loss, as size has none",
     ),
+    (lambda: fit_with(PenaltyOnWeights()), TypeError, "odd: expected add_loss to be given what"),
     (trained_with(loss=[None, None]), ValueError, "fit: expected a loss, got compile"),
     (
         linked(
@@ -1135,9 +1165,27 @@ def class_of_unused(x: Any, y: Any) -> None:
         def call(self, x: Any) -> Any:
             return ops.add(x, x)
 
-    model = Model(x, Odd(name="odd")(y))
+    model = Model(x, Odd(name="odd")(x))
     model.compile("sgd", "mse")
-    model.fit(np.zeros((3, 2)), np.zeros((3, 1)), verbose=0)
+    model.fit(np.zeros((3, 2)), np.zeros((3, 2)), verbose=0)
+
+
+class PenaltyOnWeights(Layer):
+    def __init__(self) -> None:
+        super().__init__(name="odd")
+
+    def build(self, input_shape: Any) -> None:
+        self.factor = self.add_weight("factor", (2,))
+
+    def call(self, x: Any) -> Any:
+        self.add_loss(ops.square(self.factor))
+        return ops.multiply(x, self.factor)
+
+
+def fit_with(layer: Layer) -> None:
+    model = Sequential([Input((2,)), layer])
+    model.compile("sgd", "mse")
+    model.fit(np.zeros((3, 2)), np.zeros((3, 2)), verbose=0)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,11 @@ CONV2D = {
     "use_bias": True,
     "kernel_initializer": "glorot_uniform",
     "bias_initializer": "zeros",
+    "kernel_regularizer": None,
+    "bias_regularizer": None,
+    "activity_regularizer": None,
+    "kernel_constraint": None,
+    "bias_constraint": None,
 }
 POOLING = {"pool_size": (2, 2), "strides": None, "padding": "valid", "data_format": None}
 
@@ -94,6 +99,11 @@ POOLING = {"pool_size": (2, 2), "strides": None, "padding": "valid", "data_forma
                 "use_bias": True,
                 "kernel_initializer": "glorot_uniform",
                 "bias_initializer": "zeros",
+                "kernel_regularizer": None,
+                "bias_regularizer": None,
+                "activity_regularizer": None,
+                "kernel_constraint": None,
+                "bias_constraint": None,
             },
         ),
         (layers.Activation, ["activation"], {}),
@@ -499,7 +509,8 @@ def test_an_array_call_leaves_the_shapes_of_symbols_alone():
         (lambda: layers.Dropout(-0.1), "rate"),
         (lambda: layers.Rescaling("half"), "scale to be a number"),
         (lambda: layers.Rescaling(float("nan")), "scale"),
-        (lambda: layers.Rescaling(1, [0.1, 0.2]), "offset to be a number"),
+        (lambda: layers.Rescaling(1, [0.1, "x"]), "offset to be a number"),
+        (lambda: layers.Rescaling(1, [0.1, 0.2])(Input((3,))), "as many as offset has"),
         (lambda: layers.Reshape((-1, -1)), "-1"),
         (lambda: layers.Reshape(7), "shape"),
         (lambda: layers.Reshape((5,))(Input((4,))), r"fit the shape \(5,\), got \(4,\)"),

@@ -59,9 +59,7 @@ FIRST = {"data_format": None}
 )
 def test_arguments_have_the_names_order_and_defaults_of_keras(kind, first, defaults):
     parameters = [
-        p
-        for p in inspect.signature(kind).parameters.values()
-        if p.kind is p.POSITIONAL_OR_KEYWORD
+        p for p in inspect.signature(kind).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD
     ]
     assert [p.name for p in parameters] == [*first, *defaults]
     assert {p.name: p.default for p in parameters if p.name in defaults} == defaults

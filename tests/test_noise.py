@@ -157,7 +157,9 @@ def test_noise_is_normal(backend, dtype):
         assert abs(np.mean(z**power) - mean) < 5 * np.sqrt(variance / count)
     for distance in (1, 2, 3, 4):  # neighbours know nothing of each other, nor do their sizes
         assert abs(np.mean(z[distance:] * z[:-distance])) < 5 / np.sqrt(count)
-        assert abs(np.mean((z[distance:] ** 2 - 1) * (z[:-distance] ** 2 - 1))) < 10 / np.sqrt(count)
+        assert abs(np.mean((z[distance:] ** 2 - 1) * (z[:-distance] ** 2 - 1))) < 10 / np.sqrt(
+            count
+        )
     for level, share in ((0.5, 0.6914624613), (1, 0.8413447461), (2, 0.9772498681)):
         for signed in (z, -z):
             limit = 5 * np.sqrt(share * (1 - share) / count)

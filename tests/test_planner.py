@@ -238,9 +238,7 @@ def test_evaluation_depth_first(make):
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     x, y = data(model, 37)
     arrays = model._arrays("evaluate", x / np.float32(255), y)
-    logs = [
-        Evaluation(model, arrays, depth_first).run(arrays, 20) for depth_first in (False, True)
-    ]
+    logs = [Evaluation(model, arrays, depth_first).run(arrays, 20) for depth_first in (False, True)]
     assert logs[1] == pytest.approx(logs[0], abs=1e-4)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convkit import callbacks, layers, metrics, optimizers, schedules, utils
+from convkit import callbacks, device, layers, metrics, optimizers, schedules, utils
 from convkit.data import Dataset
 from convkit.layers import Input
 from convkit.models import Model, Sequential
@@ -279,6 +279,11 @@ def test_streams_anywhere(place):
     assert there.evaluate(Stream(given), verbose=0) == pytest.approx(
         here.evaluate(Stream(given), verbose=0), rel=1e-4
     )
+    if place is not None:
+        module = device.array_module()
+        found = there.predict(Stream([module.asarray(x) for x, *_ in given]))
+        assert isinstance(found, module.ndarray)
+        np.testing.assert_array_equal(device.to_numpy(found), there.predict(Stream(given)))
 
 
 # ---- evaluate and predict ----------------------------------------------------------------------

@@ -11,6 +11,7 @@ from convkit.layers.augmentation import (
     RandomZoom,
 )
 from convkit.layers.base import Layer
+from convkit.layers.convolution import Conv2DTranspose, DepthwiseConv2D, SeparableConv2D
 from convkit.layers.core import (
     Activation,
     Dense,
@@ -34,6 +35,8 @@ from convkit.layers.merging import (
 )
 from convkit.layers.moving import Cropping2D, Permute, RepeatVector, ZeroPadding2D
 from convkit.layers.noise import GaussianNoise, SpatialDropout2D
+from convkit.layers.normalization import BatchNormalization, LayerNormalization
+from convkit.layers.prelu import PReLU
 from convkit.layers.spatial import (
     AveragePooling2D,
     Conv2D,
@@ -49,6 +52,8 @@ AvgPool2D = AveragePooling2D
 GlobalMaxPool2D = GlobalMaxPooling2D
 GlobalAvgPool2D = GlobalAveragePooling2D
 Convolution2D = Conv2D
+Convolution2DTranspose = Conv2DTranspose
+SeparableConvolution2D = SeparableConv2D
 
 __all__ = [
     "ELU",
@@ -59,11 +64,15 @@ __all__ = [
     "Average",
     "AveragePooling2D",
     "AvgPool2D",
+    "BatchNormalization",
     "Concatenate",
     "Conv2D",
+    "Conv2DTranspose",
     "Convolution2D",
+    "Convolution2DTranspose",
     "Cropping2D",
     "Dense",
+    "DepthwiseConv2D",
     "Dropout",
     "Flatten",
     "GaussianNoise",
@@ -75,6 +84,7 @@ __all__ = [
     "Input",
     "InputLayer",
     "Layer",
+    "LayerNormalization",
     "LeakyReLU",
     "MaxPool2D",
     "MaxPooling2D",
@@ -82,6 +92,7 @@ __all__ = [
     "Minimum",
     "Multiply",
     "Normalization",
+    "PReLU",
     "Permute",
     "RandomContrast",
     "RandomCrop",
@@ -93,6 +104,8 @@ __all__ = [
     "RepeatVector",
     "Rescaling",
     "Reshape",
+    "SeparableConv2D",
+    "SeparableConvolution2D",
     "SiLU",
     "Softmax",
     "SpatialDropout2D",

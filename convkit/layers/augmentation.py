@@ -24,7 +24,7 @@ FILL_MODES = ("constant", "nearest", "reflect", "wrap")
 INTERPOLATIONS = ("nearest", "bilinear")
 LARGEST_SIDE = 2**24  # pixels; coordinates have 32 bits for their fraction
 
-_UNCHANGED: dict[str, float] = {
+_UNCHANGED: dict[str, Any] = {
     "crop": 0,
     "bilinear": 0,
     "fill": 0,
@@ -80,7 +80,7 @@ class _Augmentation(RandomLayer):
     def _size(self, height: int, width: int) -> tuple[int, int]:
         return height, width
 
-    def _changes(self) -> dict[str, float]:
+    def _changes(self) -> dict[str, Any]:
         """Values of the spec that are not those of an image that stays as it is."""
         raise NotImplementedError
 
@@ -105,7 +105,7 @@ class _Sampled(_Augmentation):
         infinity = float("inf")
         self.fill_value = geometry.number(self.name, "fill_value", fill_value, -infinity, infinity)
 
-    def _sampling(self) -> dict[str, float]:
+    def _sampling(self) -> dict[str, Any]:
         return {
             "bilinear": INTERPOLATIONS.index(self.interpolation),
             "fill": FILL_MODES.index(self.fill_mode),
@@ -136,7 +136,7 @@ class RandomFlip(_Augmentation):
         modes = ("horizontal", "vertical", "horizontal_and_vertical")
         self.mode = geometry.choice(self.name, "mode", mode, modes)
 
-    def _changes(self) -> dict[str, float]:
+    def _changes(self) -> dict[str, Any]:
         return {f"flip_{way}": 0.5 * (way in self.mode) for way in ("horizontal", "vertical")}
 
 
@@ -175,7 +175,7 @@ class RandomTranslation(_Sampled):
             "shift_width": bounds(self.name, "width_factor", width_factor, -1, 1),
         }
 
-    def _changes(self) -> dict[str, float]:
+    def _changes(self) -> dict[str, Any]:
         return {**self._sampling(), **_ends(self._bounds)}
 
 
@@ -203,7 +203,7 @@ class RandomRotation(_Sampled):
         super().__init__(fill_mode, interpolation, seed, fill_value, data_format, **kwargs)
         self.factor = bounds(self.name, "factor", factor, -1, 1)
 
-    def _changes(self) -> dict[str, float]:
+    def _changes(self) -> dict[str, Any]:
         low, high = self.factor
         return {**self._sampling(), **_ends({"angle": (2 * pi * low, 2 * pi * high)})}
 
@@ -246,7 +246,7 @@ class RandomZoom(_Sampled):
             raise geometry.fail(self.name, f"-1 < {name} <= 1", repr(factor))
         return 1 + low, 1 + high
 
-    def _changes(self) -> dict[str, float]:
+    def _changes(self) -> dict[str, Any]:
         both = int(self.width_factor is None)
         return {**self._sampling(), **_ends(self._bounds), "zoom_both": both}
 
@@ -299,7 +299,7 @@ class RandomCrop(_Augmentation):
     def _size(self, height: int, width: int) -> tuple[int, int]:
         return self.height, self.width
 
-    def _changes(self) -> dict[str, float]:
+    def _changes(self) -> dict[str, Any]:
         return {"crop": 1}
 
 
@@ -382,7 +382,7 @@ def _two(op: str, name: str, value: Any, alone: Any) -> tuple[float, float]:
     return first, second
 
 
-def _ends(found: dict[str, tuple[float, float]]) -> dict[str, float]:
+def _ends(found: dict[str, tuple[float, float]]) -> dict[str, Any]:
     return {
         f"{what}_{end}": value
         for what, pair in found.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections import Counter
@@ -103,6 +104,11 @@ class Layer:
         self._variables: list[Variable] = []
         self.output: Any = None  # of the last call on symbols
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "build" in vars(cls):
+            cls.build = _sets_built(cls.build)  # type: ignore[method-assign,assignment]
+
     def add_weight(
         self,
         name: str,
@@ -139,11 +145,16 @@ class Layer:
 
         On arrays it does nothing.
         """
-        if isinstance(values, Symbol):
+        if isinstance(values, Symbol) and values.shape[:1] == (None,):
             graph.add_loss(values)
+        elif graph.is_step_recorded():
+            raise TypeError(
+                f"{self.name}: expected add_loss to be given what follows from x, a value or more "
+                "for each row; for a penalty on weights there is add_weight(regularizer=...)"
+            )
 
     def build(self, input_shape: Any) -> None:
-        """Makes the weights for inputs of this shape, the batch included, and sets `built`."""
+        """Makes the weights for inputs of this shape, the batch included; then `built` is True."""
         self.built = True
 
     def call(self, x: Any) -> Any:
@@ -345,6 +356,17 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+
+def _sets_built(build: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """As Keras does: a layer that was built by hand is not built again at its first call."""
+
+    @functools.wraps(build)
+    def built(self: Any, input_shape: Any) -> None:
+        build(self, input_shape)
+        self.built = True
+
+    return built
 
 
 def once(*groups: Iterable[Variable]) -> list[Variable]:

@@ -206,9 +206,10 @@ class Rescaling(Layer):
                 expected = f"an input of shape (N, ..., {len(value)}), as many as {name} has"
                 raise geometry.fail(self.name, expected, input_shape)
         if isinstance(self.scale, tuple) or isinstance(self.offset, tuple):
+            channels = input_shape[-1] or 0
             self._channels = [
                 Variable(
-                    np.broadcast_to(np.asarray(value, self.dtype), input_shape[-1:]),
+                    np.broadcast_to(np.asarray(value, self.dtype), channels),
                     f"{self.name}/{name}",
                     trainable=False,
                 )
@@ -217,7 +218,7 @@ class Rescaling(Layer):
         self.built = True
 
     def call(self, x: Any) -> Any:
-        if not self._channels:
+        if isinstance(self.scale, float) and isinstance(self.offset, float):
             return ops.rescale(x, self.scale, self.offset)
         return scaled_channels(x, *(beside(x, each) for each in self._channels))
 

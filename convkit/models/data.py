@@ -230,7 +230,7 @@ def joined(parts: Sequence[Any]) -> Any:
         shape = (sum(map(len, parts)), *parts[0].shape[1:])
         whole, at = device.empty(shape, parts[0].dtype), 0
         for part in parts:
-            whole[at : at + len(part)] = part
+            whole[at : at + len(part)][...] = part
             at += len(part)
     return whole
 

@@ -9,6 +9,10 @@ from convkit import geometry, losses, metrics
 from convkit.geometry import Shape
 
 
+# Reductions of a loss that are what training goes by: the mean over all rows.
+MEANS = ("sum_over_batch_size", "mean")
+
+
 class Objective:
     """What one output is compared with its targets by.
 
@@ -62,6 +66,10 @@ def objectives(
                 "compile", f"metrics for outputs with a loss, as {name} has none", given
             )
         sparse = one is not None and one.sparse
+        if one is not None and one.reduction not in MEANS:
+            raise geometry.fail(
+                "compile", f"a loss with reduction {' or '.join(MEANS)}", repr(one.reduction)
+            )
         result.append(
             Objective(
                 name,

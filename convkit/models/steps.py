@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -251,7 +252,8 @@ def _weighted(loss: Symbol, weights: Symbol) -> Symbol:
     """Losses times the weights of their samples, or of each of them."""
     size, one = samples(loss.shape)[1], samples(weights.shape)[1]
     if one not in (1, size):
-        raise geometry.fail("sample_weight", f"1 or {size} for each sample, as losses", one)
+        expected = "one number" if size == 1 else f"1 or {size} numbers"
+        raise geometry.fail("sample_weight", f"{expected} for each sample, as this loss has", one)
     if one != size:
         spec = _core.Expand(outer=1, repeats=size, inner=1)
         weights = graph.call("expand", spec, None, [weights], [loss.shape], loss.dtype)[0]
@@ -308,10 +310,13 @@ class Gradients:
             ]
             self.means += [_mean(values, 1.0) for values in notes.losses]
             found = gradients.gradients(self.means, [v.symbol for v in self.variables])
-            for variable, gradient in zip(self.variables, found, strict=True):
-                if gradient is None and len(rows) == len(chosen):
-                    raise ValueError(f"{op}: expected the loss to depend on {variable.name}")
-            # What leads to outputs without a loss alone is not what the loss depends on.
+            unused = [v.name for v, g in zip(self.variables, found, strict=True) if g is None]
+            if unused and len(unused) == len(found):
+                raise ValueError(f"{op}: expected the loss to depend on {', '.join(unused)}")
+            if unused and len(rows) == len(chosen):  # else there are outputs without a loss
+                warnings.warn(
+                    f"{op}: the loss does not depend on {', '.join(unused)}", stacklevel=2
+                )
             self.found = [
                 _zeros(variable) if gradient is None else gradient
                 for variable, gradient in zip(self.variables, found, strict=True)

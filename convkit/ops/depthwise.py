@@ -145,9 +145,7 @@ class _Separable:
 
     def mixed(self, z: Any, kernel: Any, bias: Any, data_format: str, out: Any) -> Any:
         inputs = [z, kernel, bias]
-        return common.spatial(
-            self.op, "conv2d", self.second, inputs, self.shape, data_format, out
-        )
+        return common.spatial(self.op, "conv2d", self.second, inputs, self.shape, data_format, out)
 
 
 @replayed
