@@ -12,19 +12,22 @@ import numpy as np
 import numpy_baseline
 
 BATCHES = (1, 32, 128)
+BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
 
 
 @dataclass(frozen=True)
 class Input:
     """One array of an op: its shape without the batch (None: no batch axis), and its contents.
 
-    `fill` is "normal", "probability" (rows that sum to one), "one_hot", or "label".
+    `fill` is "normal", "positive" (0.5 .. 1.5), "probability" (rows that sum to one), "one_hot", or
+    "label". What is `constant` has no gradient.
     """
 
     name: str
     shape: tuple[int, ...]
     batched: bool = True
     fill: str = "normal"
+    constant: bool = False
 
     def make(self, batch: int, rng: np.random.Generator) -> np.ndarray:
         shape = (batch, *self.shape) if self.batched else self.shape
@@ -32,6 +35,8 @@ class Input:
             return rng.integers(0, 10, batch, dtype=np.int32)
         if self.fill == "one_hot":
             return np.eye(shape[-1], dtype=np.float32)[rng.integers(0, shape[-1], batch)]
+        if self.fill == "positive":
+            return rng.random(shape, np.float32) + np.float32(0.5)
         values = rng.standard_normal(shape, np.float32)
         if self.fill == "probability":
             return numpy_baseline.softmax(values)
@@ -71,15 +76,24 @@ class Case:
     def shape(self) -> str:
         """The shape of the first input that has one, and what else tells this case apart."""
         shape = self.inputs[0].shape or self.inputs[-1].shape
-        text = "×".join(map(str, (self.batch, *shape)))
+        text = _times((self.batch, *shape))
         if self.multiply_adds:
-            text += f" → {self.inputs[1].shape[-1]}"
+            text += f" → {self.inputs[-1].shape[-1]}"
+        elif self.op in BINARY and self.inputs[1].shape != shape:
+            text += f" by {_times(self.inputs[1].shape)}"
+        elif self.op == "batch_norm" and len(self.inputs) == 5:
+            text += " given moments"
         marks = [
-            name if value is True else str(value)
+            value if isinstance(value, str) else name if value is True else f"{name} {value}"
             for name, value in self.arguments.items()
-            if name not in ("pool_size", "size", "scale", "offset")
+            if name not in ("pool_size", "size", "scale", "offset", "x_min", "x_max")
         ]
         return " ".join([text, *marks])
+
+    @property
+    def differentiated(self) -> list[bool]:
+        """Which of `inputs` have a gradient."""
+        return [not item.constant for item in self.inputs]
 
     @property
     def flops(self) -> int:
@@ -130,48 +144,170 @@ def _dense(inputs: int, units: int) -> dict[str, Any]:
     }
 
 
-def _unary(op: str, *shape: int, **options: Any) -> dict[str, Any]:
-    return {"op": op, "inputs": (Input("x", shape),), "options": options}
+def _conv2d_transpose(
+    height: int, width: int, channels: int, filters: int, size: int, padding: str
+) -> dict[str, Any]:
+    return {
+        "op": "conv2d_transpose",
+        "inputs": (
+            Input("x", (height, width, channels)),
+            Input("kernel", (size, size, filters, channels), batched=False),
+            Input("bias", (filters,), batched=False),
+        ),
+        "options": {"strides": 2, "padding": padding, "activation": "relu"},
+        "multiply_adds": height * width * size * size * channels * filters,
+    }
 
 
-def _binary(op: str, *shape: int) -> dict[str, Any]:
-    return {"op": op, "inputs": (Input("a", shape), Input("b", shape))}
+def _depthwise(height: int, width: int, channels: int) -> dict[str, Any]:
+    return {
+        "op": "depthwise_conv2d",
+        "inputs": (
+            Input("x", (height, width, channels)),
+            Input("kernel", (3, 3, channels, 1), batched=False),
+            Input("bias", (channels,), batched=False),
+        ),
+        "options": {"padding": "same", "activation": "relu"},
+        "multiply_adds": height * width * 9 * channels,
+    }
 
 
-def _loss(op: str, target: str, **options: Any) -> dict[str, Any]:
-    fill = "normal" if options else "probability"
+def _separable(height: int, width: int, channels: int, filters: int) -> dict[str, Any]:
+    return {
+        "op": "separable_conv2d",
+        "inputs": (
+            Input("x", (height, width, channels)),
+            Input("depthwise_kernel", (3, 3, channels, 1), batched=False),
+            Input("pointwise_kernel", (1, 1, channels, filters), batched=False),
+            Input("bias", (filters,), batched=False),
+        ),
+        "options": {"padding": "same", "activation": "relu"},
+        "multiply_adds": height * width * channels * (9 + filters),
+    }
+
+
+def _unary(op: str, *shape: int, fill: str = "normal", **options: Any) -> dict[str, Any]:
+    return {"op": op, "inputs": (Input("x", shape, fill=fill),), "options": options}
+
+
+def _binary(op: str, *shape: int, fill: str = "normal") -> dict[str, Any]:
+    return {"op": op, "inputs": (Input("a", shape), Input("b", shape, fill=fill))}
+
+
+def _numbers(*names: str, size: tuple[int, ...]) -> tuple[Input, ...]:
+    """One for each channel or value; those of a moment are given, and positive."""
+    moments = ("mean", "variance")
+    fills = {name: "positive" if name in moments else "normal" for name in names}
+    return tuple(
+        Input(name, size, batched=False, fill=fills[name], constant=name in moments)
+        for name in names
+    )
+
+
+def _batch_norm(*shape: int, moments: bool = False) -> dict[str, Any]:
+    names = ("gamma", "beta", "mean", "variance") if moments else ("gamma", "beta")
+    return {"op": "batch_norm", "inputs": (Input("x", shape), *_numbers(*names, size=shape[-1:]))}
+
+
+def _loss(op: str, target: str, fill: str = "probability", **options: Any) -> dict[str, Any]:
+    """`target` and `fill`: what the target and the prediction hold."""
+    fill = "normal" if "from_logits" in options else fill
     shape = () if target == "label" else (10,)
-    inputs = (Input("target", shape, fill=target), Input("prediction", (10,), fill=fill))
+    inputs = (
+        Input("target", shape, fill=target, constant=True),
+        Input("prediction", (10,), fill=fill),
+    )
     return {"op": op, "inputs": inputs, "options": options}
 
 
+_ELEMENTWISE = (
+    "relu",
+    "leaky_relu",
+    "sigmoid",
+    "tanh",
+    "exp",
+    "elu",
+    "selu",
+    "softplus",
+    "softsign",
+    "silu",
+    "gelu",
+    "hard_sigmoid",
+    "hard_swish",
+    "relu6",
+    "mish",
+    "absolute",
+    "square",
+)
 _OPS: tuple[dict[str, Any], ...] = (
     _conv(28, 28, 1, 6, "same"),
     _conv(14, 14, 6, 16, "valid"),
+    _conv2d_transpose(14, 14, 16, 6, 4, "same"),
+    _conv2d_transpose(14, 14, 16, 6, 2, "valid"),
+    _depthwise(28, 28, 6),
+    _depthwise(14, 14, 16),
+    _separable(14, 14, 6, 16),
     _unary("max_pool2d", 28, 28, 6, pool_size=2),
     _unary("max_pool2d", 10, 10, 16, pool_size=2),
     _unary("avg_pool2d", 28, 28, 6, pool_size=2),
     _unary("avg_pool2d", 10, 10, 16, pool_size=2),
+    _unary("global_max_pool2d", 10, 10, 16),
+    _unary("global_avg_pool2d", 10, 10, 16),
     _unary("upsample2d", 14, 14, 6, size=2, interpolation="nearest"),
     _unary("upsample2d", 14, 14, 6, size=2, interpolation="bilinear"),
     _dense(400, 120),
     _dense(120, 84),
     _dense(84, 10),
-    *(_unary(op, 28, 28, 6) for op in ("relu", "leaky_relu", "sigmoid", "tanh", "exp")),
+    *(_unary(op, 28, 28, 6) for op in _ELEMENTWISE),
+    _unary("gelu", 28, 28, 6, approximate=True),
+    _unary("clip", 28, 28, 6, x_min=-1.0, x_max=1.0),
+    *(_unary(op, 28, 28, 6, fill="positive") for op in ("sqrt", "log")),
     _unary("rescale", 28, 28, 6, scale=1 / 127.5, offset=-1.0),
     _unary("softmax", 10),
     _unary("log_softmax", 10),
-    _binary("add", 28, 28, 6),
+    *(_binary(op, 28, 28, 6) for op in BINARY if op != "divide"),
+    _binary("divide", 28, 28, 6, fill="positive"),
+    {"op": "multiply", "inputs": (Input("a", (28, 28, 6)), Input("b", (6,), batched=False))},
+    *(_unary(op, 28, 28, 6, axis=(1, 2)) for op in ("sum", "mean", "max", "min")),
+    _batch_norm(28, 28, 6),
+    _batch_norm(10, 10, 16),
+    _batch_norm(28, 28, 6, moments=True),
+    {"op": "layer_norm", "inputs": (Input("x", (120,)), *_numbers("gamma", "beta", size=(120,)))},
+    {"op": "prelu", "inputs": (Input("x", (28, 28, 6)), *_numbers("alpha", size=(1, 1, 6)))},
     _binary("concatenate", 14, 14, 6),
+    _unary("pad2d", 28, 28, 6, padding=2),
+    _unary("crop2d", 28, 28, 6, cropping=2),
+    _unary("permute", 28, 28, 6, axes=(3, 1, 2)),
+    _unary("repeat", 14, 28, 6, repeats=2, axis=1),
     _loss("categorical_crossentropy", "one_hot"),
     _loss("categorical_crossentropy", "one_hot", from_logits=True),
     _loss("sparse_categorical_crossentropy", "label"),
     _loss("sparse_categorical_crossentropy", "label", from_logits=True),
     _loss("binary_crossentropy", "one_hot"),
     _loss("binary_crossentropy", "one_hot", from_logits=True),
+    _loss("categorical_focal_crossentropy", "one_hot"),
+    _loss("categorical_focal_crossentropy", "one_hot", from_logits=True),
+    _loss("binary_focal_crossentropy", "one_hot"),
+    _loss("binary_focal_crossentropy", "one_hot", from_logits=True),
     _loss("mean_squared_error", "one_hot"),
     _loss("mean_absolute_error", "one_hot"),
+    _loss("mean_absolute_percentage_error", "positive"),
+    _loss("mean_squared_logarithmic_error", "probability"),
+    _loss("huber", "one_hot", "normal"),
+    _loss("log_cosh", "one_hot", "normal"),
+    _loss("poisson", "one_hot"),
+    _loss("kl_divergence", "probability"),
+    _loss("hinge", "one_hot", "normal"),
+    _loss("squared_hinge", "one_hot", "normal"),
+    _loss("categorical_hinge", "one_hot", "normal"),
+    _loss("cosine_similarity", "one_hot", "normal"),
+    _loss("dice", "one_hot"),
+    _loss("dice", "one_hot", axis=-1),
 )
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
 
 
 def cases(batches: tuple[int, ...] = BATCHES) -> Iterator[Case]:

@@ -48,6 +48,22 @@ def touch() -> None:
     _Version.number += 1
 
 
+class _Arrangement:
+    """How often it changed what is trainable, or what weights there are."""
+
+    number = 0
+
+
+def arrangement() -> int:
+    """A number that is another one when something became trainable or ceased to be, since."""
+    return _Arrangement.number
+
+
+def rearrange() -> None:
+    """Says that what is trainable has changed."""
+    _Arrangement.number += 1
+
+
 class User(Protocol):
     """What uses a variable's array where it is."""
 
@@ -74,6 +90,15 @@ class Variable:
         self.constraint: Any = None
         self.symbol = Symbol(self.value.shape, str(self.value.dtype), place="state", variable=self)
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    @property
+    def trainable(self) -> bool:
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = value
+        rearrange()
 
     @property
     def shape(self) -> tuple[int, ...]:

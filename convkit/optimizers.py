@@ -153,7 +153,7 @@ class Optimizer(configuration.Configured):
             steps: how many are to be made, at least 1. Schedules are asked about no others.
 
         Returns:
-            How many steps may be run until it is called again: at least 1, at most `steps`.
+            How many steps may be run until it is called again, at least 1 and at most `steps`.
         """
         changing = {"learning_rate": self._scheduled, "overwrite": self._overwrites}
         ready = steps

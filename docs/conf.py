@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # of `pictures`
+sys.path.insert(0, str(Path(__file__).parent))  # of the extensions beside this file
 
 import convkit
 
@@ -17,6 +17,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
+    "docstrings",
     "pictures",
 ]
 html_theme = "furo"
@@ -29,6 +30,7 @@ default_role = "code"  # `x` in docstrings is code
 
 autosummary_generate = False  # tables only: a page of the reference holds a whole module
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # a method without words of its own is in its base class
 autodoc_typehints = "none"  # docstrings tell shapes and ranges, which types do not
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True

@@ -70,13 +70,11 @@ def image_folder(
     threads: int | None = None,
     prefetch: int = 2,
 ) -> ImageFolder:
-    """Batches of images from a folder that holds a folder for each class.
+    """Batches of images from a folder that holds a folder for each class::
 
-    ```
-    photos/
-      cat/  1.jpg  2.png  more/3.webp
-      dog/  a.jpeg
-    ```
+        photos/
+          cat/  1.jpg  2.png  more/3.webp
+          dog/  a.jpeg
 
     Images are read while they are asked for, by threads ahead of the loop, a few batches at a time
     (see `convkit.data.Dataset`): any format that Pillow decodes, made upright as EXIF says; 16-bit

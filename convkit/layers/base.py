@@ -270,6 +270,7 @@ class Layer:
     @trainable.setter
     def trainable(self, value: bool) -> None:
         self._trainable = bool(value)
+        graph.rearrange()
         for layer in self.sublayers:
             layer.trainable = self._trainable
 

@@ -62,6 +62,8 @@ class Model(Trainer):
         self._in_fit = False
         self._feed = None
         self.resume_from = None
+        self._sample_bytes = 0
+        self._trained_ids = (-1, ())
         self.inputs: Any = None
         self.outputs: Any = None
         if functional or inputs is not None:
@@ -100,6 +102,7 @@ class Model(Trainer):
             if any(other is not layer and other.name == layer.name for other in self._layers):
                 raise geometry.fail("Model", "layers of different names", f"{layer.name} twice")
         self.dtype = sources[0].dtype
+        self._sample_bytes, self._trained_ids = 0, (-1, ())
         self.built = True
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from convkit import geometry, losses, optimizers, planner, random
+from convkit import geometry, graph, losses, optimizers, planner, random
 from convkit.callbacks import Callback, CallbackList, History, ProgressBar, describe
 from convkit.config import get_precision
 from convkit.geometry import samples
@@ -64,6 +64,8 @@ class Trainer(Layer):
     _calls: list[Any]
     _recording: threading.RLock
     _in_fit: bool
+    _sample_bytes: int
+    _trained_ids: tuple[int, tuple[int, ...]]
     _feed: _Feed | None
     # While `fit` runs: where it is, what it counts, and where it is to begin.
     progress: Progress
@@ -150,9 +152,8 @@ class Trainer(Layer):
 
     def _program(self, kind: tuple[Any, ...], make: Any, arrays: Sequence[Any]) -> Any:
         """The program for arrays of these dtypes, recorded at first use."""
-        trainable = tuple(id(v) for v in self.trainable_weights) if kind[0] != "predict" else ()
         form = tuple(None if a is None else (a.dtype, a.shape[1:]) for a in arrays)
-        key = (kind, trainable, form)
+        key = (kind, self._trained() if kind[0] != "predict" else (), form)
         program = self._programs.get(key)
         if program is None:
             with self._recording:
@@ -164,14 +165,22 @@ class Trainer(Layer):
                         variable.add_user(self)
         return program
 
+    def _trained(self) -> tuple[int, ...]:
+        """What tells the weights apart that are trainable now."""
+        now = graph.arrangement()
+        if self._trained_ids[0] != now:
+            self._trained_ids = (now, tuple(id(v) for v in self.trainable_weights))
+        return self._trained_ids[1]
+
     def sample_bytes(self) -> int:
         """Of all that the layers make of one sample."""
-        total = 0
-        for call in self._calls:
-            total += call.layer.sample_bytes() if isinstance(call.layer, Trainer) else 0
+        if not self._sample_bytes:
             item = np.dtype(self.dtype).itemsize
-            total += sum(samples(y.shape)[1] * item for y in flatten(call.outputs))
-        return total
+            for call in self._calls:
+                inner = call.layer.sample_bytes() if isinstance(call.layer, Trainer) else 0
+                own = sum(samples(y.shape)[1] * item for y in flatten(call.outputs))
+                self._sample_bytes += inner + own
+        return self._sample_bytes
 
     def _depth_first(self, rows: int, training: bool) -> bool:
         if self.gpu is not None:  # whatever the number; blocks of threads know float32 alone
