@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import gpu_ops
 import report
-from driver import Result, add_options, parse, run_engines
+from driver import Result, add_options, note, parse, run_engines
 from engines import CUDA_OPERATORS, ENGINES, OPERATORS, OWN
 from gpu_cases import ROOMS
 from op_cases import BATCHES, Case, cases
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
 QUICK_BATCHES = (32,)
+TOLERANCE = 1e-4  # of a result's sum, as a share of that of the magnitudes
 MAX_TIME = 0.05  # seconds that pytest-benchmark gives to a case
 
 
@@ -91,6 +92,7 @@ def main() -> None:
     chosen = [case for case in cases(arguments.batch_size) if arguments.only in case.function]
     if not results or not chosen:
         raise SystemExit("no engine could run" if chosen else f"no op with {arguments.only!r}")
+    _compare(chosen, results)
     rows = _rows(chosen, results)
     what = f"ops, median of {arguments.rounds} rounds"
     first, *others = [result.engine for result in results]
@@ -106,8 +108,8 @@ def main() -> None:
         [
             row["op"],
             row["shape"],
-            *(report.digits(1e6 * seconds) for seconds in row["seconds"].values()),
-            *(f"{ratio:.2f}" for ratio in row["ratios"].values()),
+            *(_cell(report.digits(1e6 * seconds)) for seconds in row["seconds"].values()),
+            *(_cell(f"{ratio:.2f}") for ratio in row["ratios"].values()),
             row["speed"],
         ]
         for row in rows
@@ -126,6 +128,29 @@ def main() -> None:
         report.table(head, cells),
         report.Bars(unit, groups, bars, logarithmic=True, line=1.0 if others else None),
     )
+
+
+def _compare(chosen: list[Case], results: list[Result]) -> None:
+    """Says which engines' results differ from the first one's: they have equal arrays."""
+    for result in results[1:]:
+        pairs = zip(results[0].set_up["sums"], result.set_up["sums"], strict=True)
+        for case, (ours, theirs) in zip(chosen, pairs, strict=True):
+            if ours and theirs and not _close(ours, theirs):
+                note(f"{result.engine}: {case.function} {case.shape} differs from the first's")
+
+
+def _close(ours: list[list[float]], theirs: list[list[float]]) -> bool:
+    """Whether sums, and sums of magnitudes, of each result are equal but for rounding."""
+    return len(ours) == len(theirs) and all(
+        abs(a - b) <= TOLERANCE * size
+        for (sum_a, size), (sum_b, size_b) in zip(ours, theirs, strict=True)
+        for a, b in ((sum_a, sum_b), (size, size_b))
+    )
+
+
+def _cell(text: str) -> str:
+    """A number, or a dash for an op that an engine has not."""
+    return "-" if text == "nan" else text
 
 
 def _rows(chosen: list[Case], results: list[Result]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from networks import Network
+from network import Network
 
 WRONG = 10  # one target in so many is not what the image shows
 INK = 0.5  # pixels above are to be found by the networks that answer for each pixel

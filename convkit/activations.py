@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from convkit import geometry
+from convkit import registered
 from convkit.ops import activation as _ops
 from convkit.ops import elementwise as _elementwise
 
@@ -59,12 +59,12 @@ NAMES: dict[str, Callable[[Any], Any]] = {
 
 
 def get(identifier: Any) -> Callable[[Any], Any]:
-    """An activation from its name, a function made of `convkit.ops`, or None (linear)."""
+    """An activation from its name (also that of a registered function), a function made of
+    `convkit.ops`, or None (linear)."""
     if identifier is None:
         return linear
     if isinstance(identifier, str):
-        name = geometry.choice("activations.get", "activation", identifier, tuple(NAMES))
-        return NAMES[name]
+        return registered.named("activations.get", "activation", identifier, NAMES)  # type: ignore[no-any-return]
     if callable(identifier):
         return identifier  # type: ignore[no-any-return]
     raise TypeError(f"activations.get: expected a name or a function, got {identifier!r}")

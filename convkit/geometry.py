@@ -826,7 +826,7 @@ def _conv2d_transpose(
     kernel_height, kernel_width, filters, _ = windows
     assert height is not None and width is not None and filters is not None
     assert kernel_height is not None and kernel_width is not None
-    if min(windows, default=0) < 1:  # type: ignore[type-var]
+    if 0 in windows:
         raise fail(op, "kernel of sizes of at least 1", kernel)
     if kernel[3] != channels:
         expected = f"kernel of shape ({kernel_height}, {kernel_width}, filters, {channels})"
@@ -841,7 +841,7 @@ def _conv2d_transpose(
     more: tuple[int | None, int | None] = (None, None)
     if output_padding is not None:
         more = pair(op, "output_padding", output_padding, 0)
-        if any(extra >= step for extra, step in zip(more, steps, strict=True)):  # type: ignore[operator]
+        if any(extra >= step for extra, step in zip(more, steps, strict=True)):
             raise fail(op, f"output_padding smaller than strides {steps}", output_padding)
     out, pads = [], []
     for size, taps, step, dilation, extra in zip(

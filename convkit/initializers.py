@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from convkit import configuration, geometry, random
+from convkit import configuration, geometry, random, registered
 
 
 def fans(
@@ -329,7 +329,9 @@ def get(identifier: Any) -> Callable[..., np.ndarray]:
     """An initializer from its name, a class, an instance or any function of shape and dtype."""
     if isinstance(identifier, str):
         key = identifier if identifier in NAMES else _snake(identifier)
-        return NAMES[geometry.choice("initializers.get", "initializer", key, tuple(NAMES))]()
+        if key not in NAMES:
+            return get(registered.named("initializers.get", "initializer", identifier, NAMES))
+        return NAMES[key]()
     if isinstance(identifier, type) and issubclass(identifier, Initializer):
         return identifier()
     if callable(identifier):

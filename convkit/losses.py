@@ -750,9 +750,9 @@ def get(identifier: Any) -> Loss:
         return registered.made(identifier, "losses")  # type: ignore[no-any-return]
     if isinstance(identifier, str):
         names = {**NAMES, **{cls.__name__: cls for cls in NAMES.values()}}
-        if identifier not in names and registered.function(identifier) is not None:
-            return get(registered.function(identifier))
-        return names[geometry.choice("losses.get", "loss", identifier, tuple(names))]()
+        if identifier not in names:
+            return get(registered.named("losses.get", "loss", identifier, names))
+        return names[identifier]()
     if isinstance(identifier, type) and issubclass(identifier, Loss):
         return identifier()
     if callable(identifier):

@@ -102,9 +102,9 @@ class Optimizer(configuration.Configured):
     def learning_rate(self) -> float:
         """The next update's learning rate.
 
-        Raises (when it is set):
-            TypeError: the optimizer has a schedule, which only another schedule can replace; or a
-                schedule is to replace a number that programs were recorded with.
+        Raises:
+            TypeError: when it is set: the optimizer has a schedule, which only another schedule can
+                replace; or a schedule is to replace a number that programs were recorded with.
         """
         if self._schedule is not None:
             return self._scheduled(int(self.iterations.host()[-1]))

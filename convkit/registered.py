@@ -24,11 +24,13 @@ def register(thing: Thing) -> Thing:
         ... class Scale(layers.Layer): ...
 
     Raises:
-        ValueError: another class or function of that name was registered.
+        ValueError: another class or function of that name was registered, or is convkit's.
     """
     name = getattr(thing, "__name__", "<lambda>")
     if name == "<lambda>":
         raise TypeError(f"register: expected a class or a function with a name, got {thing!r}")
+    if _is_convkits(name):
+        raise ValueError(f"register: expected a new name, got {name}, which is one of convkit's")
     other = _things.get(name)
     if other is not None and (other.__module__, other.__qualname__) != (
         thing.__module__,
@@ -37,6 +39,18 @@ def register(thing: Thing) -> Thing:
         raise ValueError(f"register: expected a new name, got {name}, which is {other!r}")
     _things[name] = thing
     return thing
+
+
+def _is_convkits(name: str) -> bool:
+    """Whether files name something of convkit's so."""
+    for room in (*ROOMS, "losses", "metrics", "optimizers", "activations"):
+        module = importlib.import_module(f"convkit.{room}")
+        thing = getattr(module, name, None)
+        if name in getattr(module, "NAMES", ()) or (
+            isinstance(thing, type) and hasattr(thing, "from_config")
+        ):
+            return True
+    return False
 
 
 @contextmanager
@@ -82,6 +96,25 @@ def made(description: Any, *rooms: str) -> Any:
     if isinstance(description, (list, tuple)):
         return type(description)(made(value, *rooms) for value in description)
     return description
+
+
+def named(op: str, what: str, name: str, names: Mapping[str, Any]) -> Any:
+    """The thing of this name among convkit's, or a registered one.
+
+    Args:
+        op, what: of which function and argument messages speak.
+        names: convkit's.
+    """
+    if name in names:
+        return names[name]
+    thing = function(name)
+    if thing is None:
+        known = ", ".join(map(repr, names))
+        raise ValueError(
+            f"{op}: expected {what} to be one of {known}, or one of your own that was registered "
+            f"(@convkit.models.register), got {name!r}"
+        )
+    return thing
 
 
 def function(name: str) -> Any:

@@ -65,3 +65,36 @@ def set_random_seed(seed: int) -> None:
     python_random.seed(number)
     np.random.seed(number)  # noqa: NPY002 - callers who use the global generator expect it
     convkit_random.seed(number)
+
+
+def plot_model(
+    model: Any,
+    to_file: Any = "model.png",
+    show_shapes: bool = False,
+    show_dtype: bool = False,
+    show_layer_names: bool = False,
+    expand_nested: bool = False,
+    show_trainable: bool = False,
+) -> Any:
+    """Keras's name for `convkit.plot.model`, with its defaults.
+
+    Args:
+        model: a built model.
+        to_file: where to save the picture (.png, .svg, .pdf); None: nowhere.
+        show_shapes, show_dtype, expand_nested, show_trainable: as for `convkit.plot.model`.
+        show_layer_names: whether boxes tell the layers' names, beside their classes.
+
+    Returns:
+        The picture, a `matplotlib.figure.Figure`.
+    """
+    from convkit import plot  # Matplotlib is a long import
+
+    return plot.model(
+        model,
+        show_shapes=show_shapes,
+        show_dtype=show_dtype,
+        show_names=show_layer_names,
+        expand_nested=expand_nested,
+        show_trainable=show_trainable,
+        path=to_file,
+    )

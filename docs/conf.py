@@ -33,6 +33,7 @@ autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # a method without words of its own is in its base class
 autodoc_typehints = "none"  # docstrings tell shapes and ranges, which types do not
 autodoc_preserve_defaults = True
+nitpick_ignore = [("py:class", "numpy.ndarray")]  # in annotations of attributes; NumPy's own site
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

@@ -8,6 +8,7 @@ from typing import Any
 _CODE = re.compile(r"(`[^`]+`)")
 _SPECIAL = re.compile(r"[*|]|(?<=\w)_(?!\w)")  # "val_" would be a link, "|w|" a substitution
 _ATTRIBUTES = re.compile(r"(\s+)(\w+(?:, \w+)+): (.*)")
+_WHEN = re.compile(r"Attributes, (.+):")  # "Attributes, set by `fit`:", no heading to napoleon
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -34,6 +35,10 @@ def plain(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[
         line = "".join(parts)
         if line and not line[0].isspace():
             attributes = line.startswith("Attributes")
+            when = _WHEN.fullmatch(line)
+            if when is not None:
+                found += [f"Attributes are {when[1]}.", ""]
+                line = "Attributes:"
         several = _ATTRIBUTES.fullmatch(line) if attributes else None
         if several is None:
             found.append(line)
@@ -41,5 +46,6 @@ def plain(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[
             indent, names, text = several.groups()
             found += [f"{indent}{one}: {text}" for one in names.split(", ")]
     if what == "property":
-        found.insert(0, "")  # or napoleon takes what is before a colon for the property's type
+        # Or napoleon takes what is before a colon in the first line for the property's type.
+        found[:0] = [".. A comment.", ""]
     lines[:] = found

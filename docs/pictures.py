@@ -15,6 +15,8 @@ from typing import Any
 
 import blocks
 
+from convkit.layers import base
+
 
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
@@ -41,6 +43,7 @@ def _made(text: str, page: Path, folder: Path) -> dict[int, list[str]]:
     """Runs a page, and keeps its pictures: their names, by the line behind which they stand."""
     found: dict[int, list[str]] = {}
     namespace: dict[str, Any] = {"__name__": "__page__"}
+    base._names.clear()  # layers are counted anew, as in a program of its own
     with tempfile.TemporaryDirectory() as work, contextlib.chdir(work):
         for block in blocks.parse(text):
             if block.language != "python" or block.reason is not None:

@@ -92,6 +92,7 @@ def test_a_library_of_another_build(tmp_path):
 # One sentence each, from a process in which the emulator plays the machine.
 MACHINES = {
     "devices=0": "cuda: no GPU was found",
+    "devices=-1": "cuda: no GPU can be used: initialization error",
     "driver=0": "cuda: no NVIDIA driver was found",
     "driver=12020 runtime=13000": "cuda: the NVIDIA driver is too old: expected one for CUDA 13.0, "
     "got one for CUDA 12.2",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import doctest
-import importlib.util
 import io
 import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import blocks
+import docstrings
+import pictures
 import pytest
 
 import convkit
@@ -117,7 +119,6 @@ def test_every_page_is_in_the_tree_of_contents() -> None:
     assert listed == pages
 
 
-@pytest.mark.skipif(importlib.util.find_spec("furo") is None, reason="needs the extra docs")
 def test_every_public_module_is_in_the_reference() -> None:
     text = "".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
     for name in convkit.__all__:
@@ -185,3 +186,46 @@ def test_wrong_output_is_an_error() -> None:
 def test_commands_and_their_output_are_told_apart() -> None:
     (block,) = blocks.parse("```console\n$ cd x\nno\n$ convkit info  # what\nyes\n```\n")
     assert commands(block) == [("convkit info", "yes\n")]
+
+
+# ---- the extensions of Sphinx --------------------------------------------------------------------
+
+
+def test_pictures_stand_below_the_code_that_makes_them(tmp_path: Path) -> None:
+    app = SimpleNamespace(outdir=tmp_path / "site", srcdir=tmp_path)
+    code = "from pathlib import Path\nPath('a').write_text('x')\nPath('b.png').write_text('y')"
+    page = f'A.\n\n```python\n{code}\nname = "b.png"\n```\n\n```python\nprint(name)\n```\n'
+    source = [page]
+    pictures.show_pictures(app, "howto/one", source)
+    tag = '<img src="../_pictures/howto/one/b.png" alt="b.png">'
+    assert source[0].replace(f"\n\n{tag}\n", "") == page.rstrip("\n")
+    assert source[0].index(tag) < source[0].index("print(name)")
+    assert (tmp_path / "site/_pictures/howto/one/b.png").read_text() == "y"
+    assert not Path("b.png").exists()
+
+
+def test_a_page_without_pictures_stays_as_it_is(tmp_path: Path) -> None:
+    source = ["```python\nraise KeyError\n```\n"]
+    pictures.show_pictures(SimpleNamespace(outdir=tmp_path, srcdir=tmp_path), "howto/one", source)
+    assert source == ["```python\nraise KeyError\n```\n"]
+
+
+def test_docstrings_are_plain_text_but_for_code() -> None:
+    lines = [
+        "l2 * sum(|w|), val_ values, `a * b_`, some `id`s.",
+        ">>> a * b",
+        "Attributes, set by `fit`:",
+        "    x, y: as given.",
+        "    both_: one.",
+    ]
+    docstrings.plain(None, "class", "Name", None, None, lines)
+    assert lines == [
+        r"l2 \* sum(\|w\|), val\_ values, `a * b_`, some `id`\ s.",
+        ">>> a * b",
+        "Attributes are set by `fit`.",
+        "",
+        "Attributes:",
+        "    x: as given.",
+        "    y: as given.",
+        r"    both\_: one.",
+    ]

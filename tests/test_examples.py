@@ -24,6 +24,20 @@ EXPECTED = {
         "the same images as floats: the same bits",
     ),
     "service.py": ("10,000 images, one by one:", "4 threads at once: the same answers"),
+    "resnet_cifar.py": (
+        "60 images to train on, 12 to test with: disc, ring, square, frame, cross, triangle",
+        "resnet8: ",
+        "of the test images are told right",
+    ),
+    "unet_shapes.py": (
+        "merging by concatenate",
+        "mean intersection over union of 8 test images: 0.",
+    ),
+}
+# What trains for long is tested in a tiny setting.
+TINY = {
+    "resnet_cifar.py": ("--data=drawn", "--images=60", "--epochs=1", "--filters=4"),
+    "unet_shapes.py": ("--images=40", "--size=16", "--filters=4", "--epochs=1"),
 }
 
 
@@ -45,7 +59,7 @@ def run_example(name: str, *arguments: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_example(name, tmp_path):
-    output = run_example(name, folder=tmp_path)
+    output = run_example(name, *TINY.get(name, ()), folder=tmp_path)
     assert output.strip()
     for line in EXPECTED.get(name, ()):
         assert line in output
@@ -56,10 +70,18 @@ def test_all_expected_examples_exist():
     assert {path.name for path in EXAMPLES.glob("*.py")} >= EXPECTED.keys()
 
 
-@pytest.mark.parametrize("name", ["vertical_edges.py", "digits_from_bytes.py"])
+DRAWING = ["vertical_edges.py", "digits_from_bytes.py", "resnet_cifar.py", "unet_shapes.py"]
+
+
+@pytest.mark.parametrize("name", DRAWING)
 def test_example_draws(name, tmp_path):
     image = pytest.importorskip("PIL.Image")
     pytest.importorskip("matplotlib")
-    run_example(name, "--plot", "picture.png", folder=tmp_path)
+    run_example(name, *TINY.get(name, ()), "--plot", "picture.png", folder=tmp_path)
     with image.open(tmp_path / "picture.png") as picture:
         assert picture.size[0] > picture.size[1] > 200
+
+
+def test_the_u_net_merges_by_adders_too(tmp_path):
+    arguments = (*TINY["unet_shapes.py"], "--merge=add", "--upsampling=nearest")
+    assert "merging by add" in run_example("unet_shapes.py", *arguments, folder=tmp_path)

@@ -169,7 +169,7 @@ def test_bad_arguments(test_set, trained):
         plot.feature_maps(model, x)
     with pytest.raises(ValueError, match=r"with output \(N, H, W, C\)"):
         plot.feature_maps(model, x[0], layer=-1)
-    with pytest.raises(ValueError, match="of the model, found none"):
+    with pytest.raises(ValueError, match="expected a layer of the model"):
         plot.feature_maps(model, x[0], layer=layers.Conv2D(3, 3))
     with pytest.raises(ValueError, match="as many predictions as labels"):
         plot.confusion_matrix(y, y[:3])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from gpu_cases import GpuCase
-from networks import Network
+from network import Network
 
 import convkit
 from convkit import _core, device, geometry, ops

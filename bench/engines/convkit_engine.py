@@ -7,7 +7,21 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from networks import Concatenate, Conv, Dense, Flatten, Layer, Network, Pool, Upsample
+from network import (
+    Add,
+    BatchNorm,
+    Branch,
+    Concatenate,
+    Conv,
+    Dense,
+    Depthwise,
+    Flatten,
+    GlobalPool,
+    Layer,
+    Network,
+    Pool,
+    Upsample,
+)
 from op_cases import Case
 
 import convkit
@@ -28,29 +42,50 @@ def model(network: Network) -> Any:
     x = layers.Input(shape=network.input_shape)
     outputs: list[Any] = []
     y = x
-    for layer in network.layers:
-        y = _layer(layer, layer is network.layers[-1])(
-            [y, outputs[layer.layer]] if isinstance(layer, Concatenate) else y
-        )
+    for layer, weights in zip(network.layers, network.weights_by_layer(), strict=True):
+        match layer:
+            case Branch(other):
+                y = outputs[other]
+            case Concatenate(other) | Add(other):
+                y = _layer(layer)([y, outputs[other]])
+            case _:
+                made = _layer(layer, layer is network.layers[-1])
+                y = made(y)
+                for variable, value in zip(made.trainable_weights, weights, strict=True):
+                    variable.assign(value)
+        if isinstance(layer, BatchNorm | Add) and layer.activation:
+            y = layers.Activation(layer.activation)(y)
         outputs.append(y)
-    made = models.Model(x, y)
-    made.set_weights(network.weights())
-    return made
+    return models.Model(x, y)
 
 
-def _layer(layer: Layer, last: bool) -> Any:
+def _layer(layer: Layer, last: bool = False) -> Any:
     match layer:
-        case Conv(filters, size, padding, activation):
-            activation = "sigmoid" if last else activation
-            return layers.Conv2D(filters, size, padding=padding, activation=activation)
+        case Conv(filters, size, padding, activation, stride, bias):
+            return layers.Conv2D(
+                filters,
+                size,
+                strides=stride,
+                padding=size // 2 if padding == "same" else padding,
+                activation="sigmoid" if last else activation,
+                use_bias=bias,
+            )
+        case Depthwise(size, stride):
+            return layers.DepthwiseConv2D(size, strides=stride, padding=size // 2, use_bias=False)
+        case BatchNorm():
+            return layers.BatchNormalization(momentum=layer.MOMENTUM, epsilon=layer.EPSILON)
         case Pool(size, "max"):
             return layers.MaxPooling2D(size)
         case Pool(size):
             return layers.AveragePooling2D(size)
+        case GlobalPool():
+            return layers.GlobalAveragePooling2D()
         case Upsample(size):
             return layers.UpSampling2D(size)
         case Concatenate():
             return layers.Concatenate()
+        case Add():
+            return layers.Add()
         case Flatten():
             return layers.Flatten()
         case Dense(units, activation):

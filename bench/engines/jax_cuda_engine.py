@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from networks import Network
+from network import Network
 
 from engines import jax_engine
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from networks import Concatenate, Conv, Dense, Flatten, Network, Pool, Upsample
+from network import Concatenate, Conv, Dense, Flatten, Network, Pool, Upsample
 from op_cases import Case
 
 Array = jax.Array
@@ -47,6 +47,8 @@ def _logits(
                 x = x.reshape(len(x), -1)
             case Dense():
                 x = x @ next(values) + next(values)
+            case _:
+                raise NotImplementedError(f"no {type(layer).__name__} here")
         activation = getattr(layer, "activation", None)
         if activation:
             x = ACTIVATIONS[activation](x)
@@ -193,15 +195,19 @@ def _upsample2d(x: Array, size: int, interpolation: str) -> Array:
     return jax.image.resize(x, (n, height * size, width * size, channels), "bilinear")
 
 
+def _shares(prediction: Array) -> Array:
+    return prediction / prediction.sum(-1, keepdims=True)
+
+
 def _categorical_crossentropy(target: Array, prediction: Array, from_logits: bool = False) -> Array:
-    logs = jax.nn.log_softmax(prediction) if from_logits else jnp.log(prediction)
+    logs = jax.nn.log_softmax(prediction) if from_logits else jnp.log(_shares(prediction))
     return -(target * logs).sum(-1)
 
 
 def _sparse_categorical_crossentropy(
     target: Array, prediction: Array, from_logits: bool = False
 ) -> Array:
-    logs = jax.nn.log_softmax(prediction) if from_logits else jnp.log(prediction)
+    logs = jax.nn.log_softmax(prediction) if from_logits else jnp.log(_shares(prediction))
     return -jnp.take_along_axis(logs, target[:, None], 1)[:, 0]
 
 

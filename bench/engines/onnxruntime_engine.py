@@ -7,7 +7,20 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import onnxruntime
-from networks import Concatenate, Conv, Dense, Flatten, Network, Pool, Upsample
+from network import (
+    Add,
+    BatchNorm,
+    Branch,
+    Concatenate,
+    Conv,
+    Dense,
+    Depthwise,
+    Flatten,
+    GlobalPool,
+    Network,
+    Pool,
+    Upsample,
+)
 from onnx import TensorProto, helper, numpy_helper
 
 ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
@@ -62,17 +75,27 @@ def _model(network: Network) -> onnx.ModelProto:
         weights.append(numpy_helper.from_array(array, name))
         return name
 
-    def parameters() -> list[str]:
-        return [constant(next(values)), constant(next(values))]
+    def parameters(count: int = 2) -> list[str]:
+        return [constant(next(values)) for _ in range(count)]
 
-    for layer in network.layers:
+    for layer, shape in zip(network.layers, network.shapes(), strict=False):
         match layer:
-            case Conv(_, size, padding):
+            case Conv(_, size, padding, _, stride, bias):
                 pads = [size // 2 if padding == "same" else 0] * 4
-                append("Conv", *parameters(), pads=pads)
+                append("Conv", *parameters(1 + bias), pads=pads, strides=[stride] * 2)
+            case Depthwise(size, stride):
+                options = {"pads": [size // 2] * 4, "strides": [stride] * 2, "group": shape[-1]}
+                append("Conv", *parameters(1), **options)
+            case BatchNorm():
+                zeros = np.zeros(shape[-1], np.float32)
+                moments = [constant(zeros), constant(zeros + 1)]
+                append("BatchNormalization", *parameters(), *moments, epsilon=layer.EPSILON)
             case Pool(size, kind):
                 name = "MaxPool" if kind == "max" else "AveragePool"
                 append(name, kernel_shape=[size, size], strides=[size, size])
+            case GlobalPool():
+                append("GlobalAveragePool")
+                append("Flatten")
             case Upsample(size):
                 scales = constant(np.array([1, 1, size, size], np.float32))
                 append(
@@ -85,6 +108,10 @@ def _model(network: Network) -> onnx.ModelProto:
                 )
             case Concatenate(other):
                 append("Concat", outputs[other], axis=1)
+            case Add(other):
+                append("Add", outputs[other])
+            case Branch(other):
+                last = outputs[other]
             case Flatten():
                 append("Flatten")
             case Dense():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ import numpy_baseline
 from data import random_data, training_data
 from gpu_cases import gpu_cases
 from networks import NETWORKS
-from op_cases import cases
+from op_cases import Case, cases
 
 Reply = dict[str, Any]
 Round = Callable[[], Reply]
@@ -94,19 +95,34 @@ def peak(module: ModuleType, options: Reply, isa: str) -> tuple[Reply, Round]:
 def ops(
     module: ModuleType, options: Reply, batches: list[int], target: float, only: str
 ) -> tuple[Reply, Round]:
-    """A round runs each case of `op_cases.py` whose function contains `only`, for `target` seconds.
+    """A round runs each case of `op_cases.py` whose function contains `only`, for `target` seconds;
+    NaN stands for an op that the engine has not.
 
-    The reply holds the bytes that a case's arrays and results have.
+    The reply holds the bytes that a case's arrays and results have, and two sums of each result,
+    which do not depend on the order of its axes and should be every engine's.
     """
-    calls, sizes = [], []
+    calls: list[Callable[[], Any] | None] = []
+    sizes, sums = [], []
     for case in cases(batches):
         if only not in case.function:
             continue
         arrays = case.arrays()
-        calls.append(module.operation(case, arrays, **options))
+        call = module.operation(case, arrays, **options) if _has(module, case) else None
+        calls.append(call)
         results = _flat(case.bind(numpy_baseline, arrays)())
         sizes.append(sum(array.nbytes for array in [*arrays, *results]))
-    return {"bytes": sizes}, _rounds(calls, target)
+        sums.append([] if call is None else [_sums(result) for result in _flat(call())])
+    return {"bytes": sizes, "sums": sums}, _rounds(calls, target)
+
+
+def _has(module: ModuleType, case: Case) -> bool:
+    """Engines that do not have every op list theirs in OPS."""
+    return case.op in getattr(module, "OPS", (case.op,))
+
+
+def _sums(result: Any) -> tuple[float, float]:
+    values = np.asarray(result, np.float64)
+    return float(values.sum()), float(np.abs(values).sum())
 
 
 TASKS: dict[str, Callable[..., tuple[Reply, Round]]] = {
@@ -154,7 +170,7 @@ def ops_on_gpu(
     for case in gpu_cases(room, only, scale):
         arrays = case.arrays()
         call = module.operation(case, arrays, **options)
-        results = [array for array in _flat(call()) if array is not None]
+        results = _flat(call())
         sizes.append(sum(array.nbytes for array in [*arrays, *results]))
         del results
         seconds = min(_queued(module, call, 3) for _ in range(3))
@@ -199,12 +215,14 @@ CUDA_TASKS: dict[str, Callable[..., tuple[Reply, Round]]] = {
 # ---- clocks --------------------------------------------------------------------------------------
 
 
-def _rounds(calls: list[Callable[[], Any]], target: float) -> Round:
-    """Measures each call, repeated to last about `target` seconds; the mean of one call."""
-    repeats = [max(1, round(target / _trial(call))) for call in calls]
+def _rounds(calls: Sequence[Callable[[], Any] | None], target: float) -> Round:
+    """Measures each call, repeated to last about `target` seconds; the mean of one call, NaN where
+    there is none."""
+    repeats = [call and max(1, round(target / _trial(call))) for call in calls]
 
     def run_round() -> Reply:
-        return {"seconds": [_time(call, n) for call, n in zip(calls, repeats, strict=True)]}
+        pairs = zip(calls, repeats, strict=True)
+        return {"seconds": [_time(call, n) if call and n else math.nan for call, n in pairs]}
 
     return run_round
 
@@ -237,5 +255,6 @@ def _in_pieces(
 
 
 def _flat(result: Any) -> list[np.ndarray]:
-    """The arrays of a result that may be one or several."""
-    return list(result) if isinstance(result, list | tuple) else [result]
+    """The arrays of a result that may be one or several, or None where there is no gradient."""
+    found = list(result) if isinstance(result, list | tuple) else [result]
+    return [array for array in found if array is not None]

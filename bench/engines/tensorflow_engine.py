@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from networks import Concatenate, Conv, Dense, Flatten, Network, Pool, Upsample
+from network import Concatenate, Conv, Dense, Flatten, Network, Pool, Upsample
 from op_cases import Case
 
 ACTIVATIONS = {"relu": tf.nn.relu, "tanh": tf.tanh}
@@ -44,6 +44,8 @@ def _logits(network: Network, weights: list[Any], x: tf.Tensor) -> tf.Tensor:
                 x = tf.reshape(x, (-1, np.prod(x.shape[1:])))
             case Dense():
                 x = tf.nn.bias_add(x @ next(values), next(values))
+            case _:
+                raise NotImplementedError(f"no {type(layer).__name__} here")
         activation = getattr(layer, "activation", None)
         if activation:
             x = ACTIVATIONS[activation](x)
@@ -165,12 +167,16 @@ def _upsample2d(x: tf.Tensor, size: int, interpolation: str) -> tf.Tensor:
     return tf.image.resize(x, (x.shape[1] * size, x.shape[2] * size), interpolation)
 
 
+def _shares(prediction: tf.Tensor) -> tf.Tensor:
+    return prediction / tf.reduce_sum(prediction, -1, keepdims=True)
+
+
 def _categorical_crossentropy(
     target: tf.Tensor, prediction: tf.Tensor, from_logits: bool = False
 ) -> tf.Tensor:
     if from_logits:
         return tf.nn.softmax_cross_entropy_with_logits(target, prediction)
-    return -tf.reduce_sum(target * tf.math.log(prediction), -1)
+    return -tf.reduce_sum(target * tf.math.log(_shares(prediction)), -1)
 
 
 def _sparse_categorical_crossentropy(
@@ -178,7 +184,7 @@ def _sparse_categorical_crossentropy(
 ) -> tf.Tensor:
     if from_logits:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(target, prediction)
-    return -tf.math.log(tf.gather(prediction, target, batch_dims=1))
+    return -tf.math.log(tf.gather(_shares(prediction), target, batch_dims=1))
 
 
 def _binary_crossentropy(

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from gpu_cases import GpuCase
-from networks import Network
+from network import Network
 from torch import Tensor
 
-from engines import torch_engine
+from engines import torch_engine, torch_ops
 
 WARM_UP = 3  # calls before a recording: libraries choose and allocate in them
 _precision = ""
@@ -212,7 +212,7 @@ def operation(case: GpuCase, arrays: list[np.ndarray], *, mode: str) -> Callable
     assert mode == "eager"
     _set_precision(case.precision)
     tensors = [
-        torch_engine.to_tensor(array, name).to(_device)
+        torch_ops.to_tensor(array, name).to(_device)
         for array, name in zip(arrays, case.names, strict=True)
     ]
     # Kernels as cuDNN has them beside such images: else PyTorch would turn them at every call.
@@ -223,7 +223,7 @@ def operation(case: GpuCase, arrays: list[np.ndarray], *, mode: str) -> Callable
     if case.op == "copy":
         y = torch.empty_like(tensors[0])
         return lambda: y.copy_(tensors[0])
-    op = _convolution if case.op == "conv2d" else torch_engine.OPS[case.op]
+    op = _convolution if case.op == "conv2d" else torch_ops.OPS[case.op]
     if not case.backward:
 
         def forward() -> Any:

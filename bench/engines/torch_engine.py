@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from networks import Concatenate, Conv, Dense, Flatten, Network, Pool, Upsample
-from op_cases import Case
+from network import (
+    Add,
+    BatchNorm,
+    Branch,
+    Concatenate,
+    Conv,
+    Dense,
+    Depthwise,
+    Flatten,
+    GlobalPool,
+    Layer,
+    Network,
+    Pool,
+    Upsample,
+)
 from torch import Tensor
+
+from engines.torch_ops import OPS as OPS
+from engines.torch_ops import operation as operation
 
 Array = np.ndarray
 ACTIVATIONS = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}
@@ -27,52 +42,75 @@ def version() -> str:
     return f"torch {torch.__version__}"
 
 
-class _Skipping(torch.nn.Module):
+class _Joining(torch.nn.Module):
     """Parts one after the other, some joined with the output of an earlier one."""
 
-    def __init__(self, network: Network, parts: list[list[torch.nn.Module]]) -> None:
+    def __init__(self, network: Network, parts: list[torch.nn.Module]) -> None:
         super().__init__()
-        self.parts = torch.nn.ModuleList(torch.nn.Sequential(*part) for part in parts)
-        self.joins = [getattr(layer, "layer", None) for layer in network.layers]
+        self.layers, self.skips = network.layers, network.skips
+        self.parts = torch.nn.ModuleList(parts)
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs: list[Tensor] = []
-        for part, join in zip(self.parts, self.joins, strict=True):
-            x = part(x) if join is None else torch.cat((x, outputs[join]), 1)
-            outputs.append(x)
+        outputs: dict[int, Tensor] = {}
+        for number, (layer, part) in enumerate(zip(self.layers, self.parts, strict=True)):
+            match layer:
+                case Concatenate(other):
+                    x = torch.cat((x, outputs[other]), 1)
+                case Add(other):
+                    x = x + outputs[other]
+                case Branch(other):
+                    x = outputs[other]
+            x = part(x)
+            if number in self.skips:
+                outputs[number] = x
         return x
 
 
 def model(network: Network) -> torch.nn.Module:
-    parts: list[list[torch.nn.Module]] = []
+    parts: list[torch.nn.Module] = []
     for layer, shape in zip(network.layers, network.shapes(), strict=False):
-        match layer:
-            case Conv(filters, size, padding):
-                part = [torch.nn.Conv2d(shape[-1], filters, size, padding=padding)]
-            case Pool(size, "max"):
-                part = [torch.nn.MaxPool2d(size)]
-            case Pool(size):
-                part = [torch.nn.AvgPool2d(size)]
-            case Upsample(size):
-                part = [torch.nn.Upsample(scale_factor=size, mode="nearest")]
-            case Concatenate():
-                part = []  # `_Skipping` joins them
-            case Flatten():
-                part = [torch.nn.Flatten()]
-            case Dense(units):
-                part = [torch.nn.Linear(shape[0], units)]
+        part = _part(layer, shape)
         activation = getattr(layer, "activation", None)
         if activation:
             part.append(ACTIVATIONS[activation]())
-        parts.append(part)
-    skips = any(isinstance(layer, Concatenate) for layer in network.layers)
-    made = _Skipping(network, parts) if skips else torch.nn.Sequential(*chain(*parts))
+        parts.append(torch.nn.Sequential(*part))
+    made = _Joining(network, parts) if network.skips else torch.nn.Sequential(*chain(*parts))
     with torch.no_grad():
         for parameter, value in zip(
             made.parameters(), network.weights_channels_first(), strict=True
         ):
             parameter.copy_(torch.from_numpy(value))
     return made
+
+
+def _part(layer: Layer, shape: tuple[int, ...]) -> list[torch.nn.Module]:
+    """A layer without its activation; nothing for what `_Joining` does."""
+    match layer:
+        case Conv(filters, size, padding, _, stride, bias):
+            zeros = size // 2 if padding == "same" else 0
+            return [torch.nn.Conv2d(shape[-1], filters, size, stride, zeros, bias=bias)]
+        case Depthwise(size, stride):
+            channels = shape[-1]
+            return [
+                torch.nn.Conv2d(
+                    channels, channels, size, stride, size // 2, groups=channels, bias=False
+                )
+            ]
+        case BatchNorm():
+            return [torch.nn.BatchNorm2d(shape[-1], layer.EPSILON, 1 - layer.MOMENTUM)]
+        case Pool(size, "max"):
+            return [torch.nn.MaxPool2d(size)]
+        case Pool(size):
+            return [torch.nn.AvgPool2d(size)]
+        case GlobalPool():
+            return [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
+        case Upsample(size):
+            return [torch.nn.Upsample(scale_factor=size, mode="nearest")]
+        case Flatten():
+            return [torch.nn.Flatten()]
+        case Dense(units):
+            return [torch.nn.Linear(shape[0], units)]
+    return []
 
 
 def trainer(
@@ -126,95 +164,3 @@ def predictor(network: Network, *, compiled: bool) -> Callable[[Array], Array]:
             return (y.permute(0, 2, 3, 1) if network.per_pixel else y).numpy()
 
     return predict
-
-
-def operation(case: Case, arrays: list[Array], *, compiled: bool) -> Callable[[], Any]:
-    op = torch.compile(OPS[case.op]) if compiled else OPS[case.op]
-    tensors = [to_tensor(array, name) for name, array in zip(case.names, arrays, strict=True)]
-    if not case.backward:
-
-        def forward() -> Any:
-            with torch.inference_mode():
-                return op(*tensors, **case.arguments)
-
-        return forward
-    dy, *inputs = tensors
-    wanted = [
-        tensor for tensor, name in zip(inputs, case.names[1:], strict=True) if name != "target"
-    ]
-    for tensor in wanted:
-        tensor.requires_grad_()
-    y = op(*inputs, **case.arguments)
-    return lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True)
-
-
-def to_tensor(array: Array, name: str) -> Tensor:
-    """In PyTorch's order of axes; images keep their memory, which it calls channels_last."""
-    if array.dtype == np.int32:
-        return torch.from_numpy(array.astype(np.int64))
-    tensor = torch.from_numpy(array)
-    if array.ndim != 4:
-        return tensor
-    return (
-        tensor.permute(3, 2, 0, 1).contiguous() if name == "kernel" else tensor.permute(0, 3, 1, 2)
-    )
-
-
-def _conv2d(
-    x: Tensor, kernel: Tensor, bias: Tensor, padding: str, activation: str | None = None
-) -> Tensor:
-    y = F.conv2d(x, kernel, bias, padding=padding)
-    return F.relu(y) if activation else y
-
-
-def _dense(x: Tensor, kernel: Tensor, bias: Tensor, activation: str | None = None) -> Tensor:
-    y = torch.addmm(bias, x, kernel)
-    return F.relu(y) if activation else y
-
-
-def _categorical_crossentropy(
-    target: Tensor, prediction: Tensor, from_logits: bool = False
-) -> Tensor:
-    logs = F.log_softmax(prediction, -1) if from_logits else torch.log(prediction)
-    return -(target * logs).sum(-1)
-
-
-def _sparse_categorical_crossentropy(
-    target: Tensor, prediction: Tensor, from_logits: bool = False
-) -> Tensor:
-    logs = F.log_softmax(prediction, -1) if from_logits else torch.log(prediction)
-    return F.nll_loss(logs, target, reduction="none")
-
-
-def _binary_crossentropy(target: Tensor, prediction: Tensor, from_logits: bool = False) -> Tensor:
-    if from_logits:
-        loss = F.binary_cross_entropy_with_logits(prediction, target, reduction="none")
-    else:
-        loss = F.binary_cross_entropy(prediction, target, reduction="none")
-    return loss.mean(-1)
-
-
-OPS: dict[str, Callable[..., Tensor]] = {
-    "conv2d": _conv2d,
-    "dense": _dense,
-    "max_pool2d": lambda x, pool_size: F.max_pool2d(x, pool_size),
-    "avg_pool2d": lambda x, pool_size: F.avg_pool2d(x, pool_size),
-    "upsample2d": lambda x, size, interpolation: F.interpolate(
-        x, scale_factor=size, mode=interpolation
-    ),
-    "rescale": lambda x, scale, offset: x * scale + offset,
-    "relu": F.relu,
-    "leaky_relu": lambda x: F.leaky_relu(x, 0.2),
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "exp": torch.exp,
-    "softmax": lambda x: F.softmax(x, -1),
-    "log_softmax": lambda x: F.log_softmax(x, -1),
-    "add": torch.add,
-    "concatenate": lambda a, b: torch.cat((a, b), 1),
-    "categorical_crossentropy": _categorical_crossentropy,
-    "sparse_categorical_crossentropy": _sparse_categorical_crossentropy,
-    "binary_crossentropy": _binary_crossentropy,
-    "mean_squared_error": lambda target, prediction: ((prediction - target) ** 2).mean(-1),
-    "mean_absolute_error": lambda target, prediction: (prediction - target).abs().mean(-1),
-}

@@ -1,4 +1,4 @@
-"""Cross-entropies, over the last axis."""
+"""Cross-entropies, over the last axis; probabilities of classes are divided by their sum first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EPSILON = np.float32(1e-7)
 def categorical_crossentropy(
     target: Array, prediction: Array, *, from_logits: bool = False
 ) -> Array:
-    logs = log_softmax(prediction) if from_logits else np.log(_inside(prediction))
+    logs = log_softmax(prediction) if from_logits else np.log(_inside(_shares(prediction)))
     return -(target * logs).sum(-1)
 
 
@@ -24,7 +24,9 @@ def categorical_crossentropy_backward(
     if from_logits:
         share = softmax(prediction) * target.sum(-1, keepdims=True)
         return (share - target) * dloss[:, None]
-    return -target / _inside(prediction) * dloss[:, None]
+    sums = prediction.sum(-1, keepdims=True)
+    slope = target.sum(-1, keepdims=True) - target / _inside(prediction / sums)
+    return slope / sums * dloss[:, None]
 
 
 def sparse_categorical_crossentropy(
@@ -33,7 +35,7 @@ def sparse_categorical_crossentropy(
     rows = np.arange(len(target))
     if from_logits:
         return -log_softmax(prediction)[rows, target]
-    return -np.log(_inside(prediction[rows, target]))
+    return -np.log(_inside(_shares(prediction)[rows, target]))
 
 
 def sparse_categorical_crossentropy_backward(
@@ -45,8 +47,9 @@ def sparse_categorical_crossentropy_backward(
         dx[rows, target] -= 1
         dx *= dloss[:, None]
         return dx
-    dx = np.zeros_like(prediction)
-    dx[rows, target] = -dloss / _inside(prediction[rows, target])
+    sums = prediction.sum(-1)
+    dx = np.repeat((dloss / sums)[:, None], prediction.shape[-1], -1)
+    dx[rows, target] -= dloss / _inside(prediction[rows, target] / sums) / sums
     return dx
 
 

@@ -16,7 +16,8 @@ class Callback:
 
     Attributes:
         model: the model that is trained. Set `model.stop_training = True` to end after the epoch.
-        params: {"epochs", "steps", "verbose"} of this `fit`.
+        params: {"epochs", "steps", "verbose", "validation", "callbacks"} of this `fit`: whether
+            there is validation data, and all callbacks in the order in which they are called.
 
     A callback that overrides a method on batches is called at every batch; without one, `fit` goes
     on for many batches before it comes back to Python.
@@ -159,8 +160,19 @@ def _columns() -> int:
 
 
 def describe(logs: Logs) -> str:
-    """accuracy: 0.9812 - loss: 0.0584"""
-    return " - ".join(f"{name}: {value:.4f}" for name, value in logs.items())
+    """accuracy: 0.9812 (val 0.9790) - loss: 0.0584 (val 0.0671), short enough for 80 columns."""
+    told = []
+    for name, value in logs.items():
+        if name.removeprefix("val_") in logs and name.startswith("val_"):
+            continue  # with what it is the validation of
+        held_out = logs.get(f"val_{name}")
+        more = "" if held_out is None else f" (val {_number(held_out)})"
+        told.append(f"{name}: {_number(value)}{more}")
+    return " - ".join(told)
+
+
+def _number(value: float) -> str:
+    return f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.4f}"
 
 
 class CallbackList:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ class ModelCheckpoint(_Saving):
             "{epoch:02d}-{val_loss:.2f}.safetensors".
         monitor: name of the score of which "best" is.
         verbose: 1: says so.
-        save_best_only: whether only what is better than all before is saved.
+        save_best_only: whether only what is better than all before is saved. Where there is no such
+            score, a warning says so, and the model is saved.
         save_weights_only: whether the weights alone are saved.
         mode: "min", "max" or "auto": by the score's name.
         save_freq: "epoch", or every so many batches.
@@ -53,7 +55,10 @@ class ModelCheckpoint(_Saving):
         save_freq: str | int = "epoch",
         initial_value_threshold: float | None = None,
     ) -> None:
-        self.filepath = str(filepath)
+        from convkit.models import files  # which imports callbacks
+
+        self.filepath = os.fspath(filepath)
+        files.check_name("ModelCheckpoint", self.filepath)
         self._monitor = Monitor("ModelCheckpoint", monitor, mode)
         self.verbose = verbose
         self.save_best_only = bool(save_best_only)
@@ -81,15 +86,16 @@ class ModelCheckpoint(_Saving):
 
     def _save(self, epoch: int, batch: int | None, logs: Logs) -> None:
         if self.save_best_only:
-            value = self._monitor.value(logs)
-            if value is None or not self._monitor.better(value, self.best):
-                return
-            self.best = value
+            value = self._monitor.value(self.model, logs)
+            if value is not None:
+                if not self._monitor.better(value, self.best):
+                    return
+                self.best = value
+        numbers = {} if batch is None else {"batch": batch + 1}
         try:
-            numbers = {} if batch is None else {"batch": batch + 1}
             path = Path(self.filepath.format(epoch=epoch + 1, **numbers, **logs))
-        except KeyError as error:
-            known = ", ".join(["epoch", *logs])
+        except (KeyError, IndexError, ValueError) as error:
+            known = ", ".join(["epoch", *numbers, *logs])
             raise ValueError(
                 f"ModelCheckpoint: expected filepath to name scores among {known}, got {error}"
             ) from None
@@ -106,8 +112,12 @@ class BackupAndRestore(_Saving):
     """Goes on where a training was interrupted, with the bits of one that was not.
 
     Kept are the weights, the optimizer, the seeds, the place in the epoch and its order, the scores
-    so far, and what the other callbacks know. Run the same `fit` again after a crash: it begins at
-    the last save. When training has ended, the backup is removed.
+    so far, and what the other callbacks know (`Callback.state`). Run the same program again after a
+    crash: `fit` begins at the last save. When training has ended, the backup is removed.
+
+    In the middle of an epoch, `on_epoch_begin` of the callbacks is called once more for it. A
+    stream that does not know its place, as `convkit.data.Dataset` does, is read again up to there:
+    it has to give the same batches.
 
     Args:
         backup_dir: a directory of this training's own.
@@ -118,8 +128,14 @@ class BackupAndRestore(_Saving):
     last = True
 
     def __init__(
-        self, backup_dir: Any, save_freq: str | int = "epoch", delete_checkpoint: bool = True
+        self,
+        backup_dir: Any,
+        save_freq: str | int = "epoch",
+        *,
+        delete_checkpoint: bool = True,
     ) -> None:
+        if not os.fspath(backup_dir):
+            raise geometry.fail("BackupAndRestore", "a directory", repr(backup_dir))
         self.backup_dir = Path(backup_dir)
         self.delete_checkpoint = bool(delete_checkpoint)
         self._set_frequency("BackupAndRestore", save_freq)
@@ -130,19 +146,23 @@ class BackupAndRestore(_Saving):
         return self.backup_dir / "training.safetensors"
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        from convkit.models import checkpoint
+        from convkit.models import checkpoint, files
 
         self.backup_dir.mkdir(parents=True, exist_ok=True)
+        files.remove_unfinished(self.path)
         self._batches = 0
         if self.path.exists():
-            others = [one for one in self.params["callbacks"] if one is not self]
-            self._batches = checkpoint.restore(self.path, self.model, others)
+            self._batches = checkpoint.restore(self.path, self.model, self._others())
+
+    def _others(self) -> list[Callback]:
+        """The callbacks that know something."""
+        callbacks: list[Callback] = self.params["callbacks"]
+        return [one for one in callbacks if type(one).state is not Callback.state]
 
     def _save(self) -> None:
         from convkit.models import checkpoint
 
-        others = [one for one in self.params["callbacks"] if one is not self]
-        checkpoint.save(self.path, self.model, others, self._batches)
+        checkpoint.save(self.path, self.model, self._others(), self._batches)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         if self._due():

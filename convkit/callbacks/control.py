@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from collections.abc import Callable
@@ -67,17 +68,19 @@ class EarlyStopping(Callback):
             "best": self.best,
             "best_epoch": self.best_epoch,
             "best_weights": self.best_weights,
+            "stopped_epoch": self.stopped_epoch,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.wait, self.best = state["wait"], state["best"]
+        self.stopped_epoch = state["stopped_epoch"]
         self.best_epoch, self.best_weights = state["best_epoch"], state["best_weights"]
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._reset()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        value = self._monitor.value(logs)
+        value = self._monitor.value(self.model, logs)
         if value is None or epoch < self.start_from_epoch:
             return
         if self.restore_best_weights and self.best_weights is None:
@@ -156,7 +159,7 @@ class ReduceLROnPlateau(Callback):
         optimizer = self.model.optimizer
         if logs is not None:
             logs["learning_rate"] = float(optimizer.learning_rate)
-        value = self._monitor.value(logs)
+        value = self._monitor.value(self.model, logs)
         if value is None:
             return
         if self.cooldown_counter > 0:
@@ -167,7 +170,7 @@ class ReduceLROnPlateau(Callback):
         elif self.cooldown_counter <= 0:
             self.wait += 1
             old = float(optimizer.learning_rate)
-            if self.wait >= self.patience and old > np.float32(self.min_lr):
+            if self.wait >= self.patience and old > self.min_lr:
                 optimizer.learning_rate = max(old * self.factor, self.min_lr)
                 if self.verbose:
                     say(f"Epoch {epoch + 1}: learning rate {float(optimizer.learning_rate):g}")
@@ -188,30 +191,68 @@ class LearningRateScheduler(Callback):
             raise TypeError(f"LearningRateScheduler: expected a function, got {schedule!r}")
         self.schedule = schedule
         self.verbose = verbose
+        self._set_for: int | None = None  # the epoch whose rate was set
+
+    def state(self) -> dict[str, Any]:
+        return {"set_for": self._set_for}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._set_for = state["set_for"]
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._set_for = None
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        if epoch == self._set_for:  # begun, and gone on with after an interruption
+            return
         optimizer = self.model.optimizer
-        try:
-            rate = self.schedule(epoch, float(optimizer.learning_rate))
-        except TypeError:  # of the epoch alone
-            rate = self.schedule(epoch)
-        optimizer.learning_rate = float(rate)
+        found = _called(self.schedule, epoch, float(optimizer.learning_rate))
+        what = f"the rate of epoch {epoch}"
+        rate = geometry.number("LearningRateScheduler", what, found, 0, math.inf)
+        optimizer.learning_rate = rate
+        self._set_for = epoch
         if self.verbose:
-            say(f"Epoch {epoch + 1}: learning rate {float(optimizer.learning_rate):g}")
+            say(f"Epoch {epoch + 1}: learning rate {rate:g}")
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if logs is not None:
             logs["learning_rate"] = float(self.model.optimizer.learning_rate)
 
 
+def _called(schedule: Callable[..., float], epoch: int, rate: float) -> float:
+    """What a schedule says, be it a function of both or of the epoch alone."""
+    try:
+        inspect.signature(schedule).bind(epoch, rate)
+    except TypeError:
+        return schedule(epoch)
+    except ValueError:  # of some functions that are written in C nobody knows beforehand
+        try:
+            return schedule(epoch, rate)
+        except TypeError:
+            return schedule(epoch)
+    return schedule(epoch, rate)
+
+
 class TerminateOnNaN(Callback):
-    """Ends training at the batch whose loss is not a finite number."""
+    """Ends training at the batch after which the loss is not a finite number.
+
+    Args:
+        raise_error: whether `fit` fails there, rather than ends as it always does.
+    """
+
+    def __init__(self, raise_error: bool = False) -> None:
+        self.raise_error = bool(raise_error)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            say(f"Batch {batch}: the loss is {loss}, training ends")
-            self.model.stop_training = True
+        if math.isfinite(loss):
+            return
+        if self.raise_error:
+            raise RuntimeError(
+                f"TerminateOnNaN: expected a finite loss, got {loss} (batch {batch})"
+            )
+        say(f"Batch {batch}: the loss is {loss}, training ends")
+        self.model.stop_training = True
 
 
 class LambdaCallback(Callback):

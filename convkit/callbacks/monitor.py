@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -79,18 +80,11 @@ class Monitor:
 def _class_of(model: Any, name: str) -> str:
     """The name of the class of the metric that logs show under this name; "" if it is none."""
     for one in model.objectives():
-        for metric, shown in zip(one.metrics, unique([m.name for m in one.metrics]), strict=True):
-            if f"{one.prefix}{shown}" == name:
+        for metric in one.metrics:
+            # A second one of the same name is shown with a number.
+            if re.fullmatch(rf"{re.escape(one.prefix + metric.name)}(_\d+)?", name):
                 return type(metric).__name__
     return ""
-
-
-def unique(names: list[str]) -> list[str]:
-    """A second metric of the same name gets a number, so that none is lost from the logs."""
-    return [
-        name if name not in names[:i] else f"{name}_{names[:i].count(name)}"
-        for i, name in enumerate(names)
-    ]
 
 
 def optional(value: Any) -> float | None:

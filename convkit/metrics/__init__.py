@@ -177,9 +177,10 @@ def get(identifier: Any, y_pred: Shape, sparse: bool) -> Metric:
     classes = {cls.__name__: cls for cls in NAMES.values()}
     if identifier in classes:
         return classes[identifier]()
-    if identifier not in NAMES and registered.function(identifier) is not None:
-        return get(registered.function(identifier), y_pred, sparse)
-    name = geometry.choice("metrics.get", "metric", identifier, (*_ACCURACY, *NAMES))
+    name = identifier
+    if name not in (*_ACCURACY, *NAMES):
+        known = {**dict.fromkeys(_ACCURACY), **NAMES}
+        return get(registered.named("metrics.get", "metric", name, known), y_pred, sparse)
     if name not in _ACCURACY:
         metric = NAMES[name](name=name)
         if metric.sparse is not None and metric.sparse != sparse:

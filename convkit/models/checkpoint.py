@@ -12,6 +12,8 @@ from convkit import random
 from convkit.models import files, saving
 
 FORMAT = 1
+# The key, in the states of callbacks, of the name of an array.
+_ARRAY = "array of the file"
 
 
 def save(path: Path, model: Any, callbacks: Sequence[Any], batches: int) -> None:
@@ -30,20 +32,21 @@ def save(path: Path, model: Any, callbacks: Sequence[Any], batches: int) -> None
         [type(callback).__name__, _without_arrays(callback.state(), f"callback/{i}", tensors)]
         for i, callback in enumerate(callbacks)
     ]
-    rate = model.optimizer.learning_rate
+    progress, optimizer = model.progress, model.optimizer
     header = {
         "checkpoint": FORMAT,
-        "epoch": model.progress.epoch,
-        "row": model.progress.row,
-        "seed": model.progress.seed,
+        "epoch": progress.epoch,
+        "row": progress.row,
+        "seed": progress.seed,
+        "logs": model.scores.logs() if progress.row else progress.logs,
+        "streams": model.feed_state(),
         "stop": model.stop_training,
-        "stream": model.feed_state(),
         "random": random.state(),
-        "learning_rate": rate if isinstance(rate, (int, float)) else None,
+        "learning_rate": None if optimizer._schedule else optimizer._rate,
         "callbacks": states,
         "batches": batches,
     }
-    files.write(path, {key: np.ascontiguousarray(value) for key, value in tensors.items()}, header)
+    files.write(path, {key: np.require(value, None, "C") for key, value in tensors.items()}, header)
 
 
 def restore(path: Path, model: Any, callbacks: Sequence[Any]) -> int:
@@ -57,6 +60,7 @@ def restore(path: Path, model: Any, callbacks: Sequence[Any]) -> int:
     """
     from convkit.models.training import Progress
 
+    model._require_built("BackupAndRestore")
     tensors, header = files.read(path)
     if not isinstance(header, dict) or header.get("checkpoint") != FORMAT:
         raise ValueError(f"BackupAndRestore: expected a backup of a training, got {path}")
@@ -78,7 +82,12 @@ def restore(path: Path, model: Any, callbacks: Sequence[Any]) -> int:
     random.restore(header["random"])
     model.stop_training = header["stop"]
     model.resume_from = Progress(
-        header["epoch"], header["row"], header["seed"], counters, header["stream"]
+        header["epoch"],
+        header["row"],
+        header["seed"],
+        header["logs"],
+        counters,
+        header["streams"],
     )
     return int(header["batches"])
 
@@ -91,7 +100,7 @@ def _without_arrays(value: Any, key: str, arrays: dict[str, np.ndarray]) -> Any:
     """The value with names in place of arrays, which go to `arrays`."""
     if isinstance(value, np.ndarray):
         arrays[key] = value
-        return {"array": key}
+        return {_ARRAY: key}
     if isinstance(value, dict):
         return {
             name: _without_arrays(part, f"{key}/{name}", arrays) for name, part in value.items()
@@ -103,8 +112,8 @@ def _without_arrays(value: Any, key: str, arrays: dict[str, np.ndarray]) -> Any:
 
 def _with_arrays(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, dict):
-        if set(value) == {"array"}:
-            return arrays[value["array"]]
+        if set(value) == {_ARRAY}:
+            return arrays[value[_ARRAY]]
         return {name: _with_arrays(part, arrays) for name, part in value.items()}
     if isinstance(value, list):
         return [_with_arrays(part, arrays) for part in value]

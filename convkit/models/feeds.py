@@ -50,6 +50,56 @@ def inputs_of(op: str, stream: Any, steps: int | None) -> Iterator[Any]:
         yield batch[0] if isinstance(batch, tuple) else batch
 
 
+class Counted:
+    """A generator, and how many batches it has given."""
+
+    def __init__(self, stream: Iterator[Any]) -> None:
+        self.stream = stream
+        self.given = 0
+
+    def __iter__(self) -> Counted:
+        return self
+
+    def __next__(self) -> Any:
+        batch = next(self.stream)
+        self.given += 1
+        return batch
+
+    def state(self) -> int:
+        """How many batches it has given."""
+        return self.given
+
+    def restore(self, given: int) -> None:
+        """Goes on behind so many batches."""
+        while self.given < given:
+            next(self)
+
+
+def counted(stream: Any) -> Any:
+    """Validation data of which `place_of` tells where they are, if that matters."""
+    return Counted(stream) if is_stream(stream) and hasattr(stream, "__next__") else stream
+
+
+def place_of(stream: Any) -> Any:
+    """Where a stream is, if it knows that itself: it has `state()` and `restore(state)`."""
+    known = is_stream(stream) and hasattr(stream, "state") and hasattr(stream, "restore")
+    return stream.state() if known else None
+
+
+def place_between(stream: Any) -> Any:
+    """The same between two loops: each of them begins an epoch of the stream's."""
+    place = place_of(stream)
+    if isinstance(place, dict) and "position" in place:  # of a `convkit.data.Dataset`
+        place["position"] = 0
+    return place
+
+
+def go_to(stream: Any, place: Any) -> None:
+    """Has a stream go on from where it was when `place_of` told this."""
+    if place is not None:
+        stream.restore(place)
+
+
 class Reader:
     """The batches of one epoch after the other.
 
@@ -75,7 +125,7 @@ class Reader:
 
     def state(self) -> Any:
         """Where the stream is, if it knows that itself."""
-        return self.stream.state() if hasattr(self.stream, "state") else None
+        return place_of(self.stream)
 
     def go_on(self, epoch: int, batches: int, state: Any) -> None:
         """Begins where a reader was after so many epochs and batches.
@@ -83,7 +133,7 @@ class Reader:
         A stream that does not know its place itself is read up to there.
         """
         if state is not None:
-            self.stream.restore(state)
+            go_to(self.stream, state)
             return
         skipped = batches
         if self.once or self.limit is not None:

@@ -28,7 +28,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     path = path.resolve()  # of a link, what it points to is replaced
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "expected a file to replace, got something else", str(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f"{_beginning(path)}{os.getpid()}.{secrets.token_hex(4)}")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(handle, "wb") as file:
@@ -42,6 +42,26 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None  # not the temporary name
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _beginning(path: Path) -> str:
+    """How the names of temporary files for a path begin."""
+    return f".{path.name}."
+
+
+def remove_unfinished(path: Path) -> None:
+    """Removes temporary files that killed processes left; no other process may be writing."""
+    for left in path.parent.iterdir():
+        if left.name.startswith(_beginning(path)):
+            left.unlink(missing_ok=True)
+
+
+def check_name(op: str, path: Any) -> None:
+    """Refuses the names of Keras's formats, in which nothing is written here."""
+    if str(path).endswith((".h5", ".keras")):
+        raise ValueError(
+            f"{op}: expected a name such as model.safetensors (the format), got {path}"
+        )
 
 
 def named(model: Any) -> dict[str, Variable]:
@@ -94,18 +114,16 @@ def write(path: Any, tensors: dict[str, np.ndarray], metadata: dict[str, Any] | 
     """Writes arrays, and beside them what `read` is to give back (JSON)."""
     from safetensors.numpy import save as serialise
 
-    if str(path).endswith((".h5", ".keras")):
-        raise ValueError(
-            f"save: expected a name such as model.safetensors (the format), got {path}"
-        )
-    entries = None if metadata is None else {_ENTRY: json.dumps(metadata, sort_keys=True)}
+    check_name("save", path)
+    # Keys stay in their order: that of a model's inputs and outputs is theirs.
+    entries = None if metadata is None else {_ENTRY: json.dumps(metadata)}
     write_atomically(Path(path), serialise(tensors, entries))
 
 
 def read(path: Any) -> tuple[dict[str, np.ndarray], Any]:
     """The arrays of a file and what was written beside them, None if nothing was."""
-    metadata = read_metadata(path)
-    return _arrays("load", path), metadata
+    content = Path(path).read_bytes()  # once: another process may be replacing the file
+    return _arrays("load", path, content), _metadata(path, content)
 
 
 def read_metadata(path: Any) -> dict[str, Any] | None:
@@ -115,18 +133,31 @@ def read_metadata(path: Any) -> dict[str, Any] | None:
     Path(path).open("rb").close()  # a missing or unreadable file is an OSError that names it
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = json.loads((file.metadata() or {}).get(_ENTRY, "null"))
+            return _parsed(file.metadata())
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"expected a safetensors file, got {path}: {error}") from None
+
+
+def _metadata(path: Any, content: bytes) -> dict[str, Any] | None:
+    """The same of a file's bytes: the header's length, 8 bytes, and the header, which is JSON."""
+    length = int.from_bytes(content[:8], "little")
+    try:
+        return _parsed(json.loads(content[8 : 8 + length]).get("__metadata__"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"expected a safetensors file, got {path}: {error}") from None
+
+
+def _parsed(entries: dict[str, str] | None) -> dict[str, Any] | None:
+    metadata = json.loads((entries or {}).get(_ENTRY, "null"))
     return metadata if isinstance(metadata, dict) else None
 
 
-def _arrays(op: str, path: Any) -> dict[str, np.ndarray]:
+def _arrays(op: str, path: Any, content: bytes) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load as parse
 
     try:
-        arrays: dict[str, np.ndarray] = parse(Path(path).read_bytes())
+        arrays: dict[str, np.ndarray] = parse(content)
     except SafetensorError as error:
         raise ValueError(f"{op}: expected a safetensors file, got {path}: {error}") from None
     return arrays
@@ -137,7 +168,7 @@ def load(path: Any, model: Any) -> None:
 
     All of them fit, or nothing is changed.
     """
-    arrays = _arrays("load_weights", path)
+    arrays = _arrays("load_weights", path, Path(path).read_bytes())
     arrays = {
         key: array
         for key, array in arrays.items()

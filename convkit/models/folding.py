@@ -43,7 +43,7 @@ def fold(results: Sequence[Symbol]) -> list[Node]:
         known = [value for value in (*weighted.inputs[1:], scale, shift) if value is not None]
         if not all(_constant(value) for value in known):
             continue
-        before += _folded(weighted, scale, shift)
+        before += _folded(weighted, scale, shift, int(x.shape[-1] or 0))
         # What it made is now what the affine node did.
         (y,) = affine.outputs
         assert y is not None
@@ -61,10 +61,10 @@ def _constant(symbol: Symbol) -> bool:
     ) and (symbol.variable is not None or symbol.node is not None)
 
 
-def _folded(weighted: Node, scale: Symbol | None, shift: Symbol | None) -> list[Node]:
+def _folded(weighted: Node, scale: Symbol | None, shift: Symbol | None, filters: int) -> list[Node]:
+    # A depthwise kernel has its filters along the last two axes, the others along the last.
     _, kernel, bias = weighted.inputs
     assert kernel is not None
-    filters = int(kernel.shape[-1] or 0)
     dtype = kernel.dtype
     sizes = tuple(int(size or 0) for size in kernel.shape)
     made = Variable(np.zeros(sizes, dtype), "folded kernel", trainable=False)

@@ -8,12 +8,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from convkit import geometry, optimizers, profiling, registered
+from convkit import geometry, optimizers, profiling
 from convkit.geometry import Shape
 from convkit.graph import LayerCall, Symbol, Variable
 from convkit.layers import InputLayer, Layer
 from convkit.layers.base import once, unique_name
-from convkit.models import files, placement
+from convkit.models import files, placement, sharing
 from convkit.models.data import Arrays, by_name, rows_of
 from convkit.models.steps import Prediction
 from convkit.models.summary import summary_table
@@ -203,12 +203,18 @@ class Model(Trainer):
                 {"name": name, "shape": list(symbol.shape[1:]), "dtype": symbol.dtype}
                 for name, symbol in zip(self._input_layer_names(), symbols, strict=True)
             ],
-            "layers": [
-                _described(layer) for layer in self._layers if not isinstance(layer, InputLayer)
-            ],
+            "layers": self._described_layers(),
             "calls": calls,
             "outputs": mapped(lambda symbol: numbers[id(symbol)], self.outputs),
         }
+
+    def _described_layers(self) -> list[dict[str, Any]]:
+        with sharing.describing(self):
+            return [
+                sharing.described(layer)
+                for layer in self._layers
+                if not isinstance(layer, InputLayer)
+            ]
 
     def _input_layer_names(self) -> list[str]:
         """Names for the inputs' layers, also where what other layers made is an input."""
@@ -224,10 +230,11 @@ class Model(Trainer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """A new model like the one whose `get_config` gave this; its weights are new."""
-        layers = {
-            layer.name: layer
-            for layer in (registered.made(one, *LAYERS) for one in config["layers"])
-        }
+        with sharing.making():
+            layers = {
+                layer.name: layer
+                for layer in (sharing.made(one, *LAYERS) for one in config["layers"])
+            }
         symbols = [
             InputLayer(one["shape"], name=one["name"], dtype=one["dtype"]).symbol
             for one in config["input_layers"]
@@ -473,13 +480,14 @@ class Sequential(Model):
             "input_shape": shape,
             "input_name": None if self._input is None else self._input.name,
             "dtype": self.dtype,
-            "layers": [_described(layer) for layer in self._layers],
+            "layers": self._described_layers(),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """A new model like the one whose `get_config` gave this; its weights are new."""
-        layers: list[Any] = [registered.made(one, *LAYERS) for one in config["layers"]]
+        with sharing.making():
+            layers: list[Any] = [sharing.made(one, *LAYERS) for one in config["layers"]]
         if config["input_shape"] is not None:
             shape, name = config["input_shape"], config["input_name"]
             layers = [InputLayer(shape, name=name, dtype=config["dtype"]), *layers]
@@ -500,10 +508,6 @@ class Sequential(Model):
 
 def _input(shape: Shape, dtype: str | None) -> InputLayer:
     return InputLayer([size for size in shape[1:] if size is not None], dtype=dtype)
-
-
-def _described(layer: Layer) -> dict[str, Any]:
-    return {"class_name": type(layer).__name__, "config": layer.get_config()}
 
 
 def clone_model(model: Model) -> Model:

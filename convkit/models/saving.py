@@ -107,9 +107,16 @@ def load_model(path: Any, compile: bool = True) -> Model:
         )
     if header.get("format") != FORMAT:
         raise ValueError(
-            f"load_model: expected format {FORMAT}, got {header.get('format')!r} in {path}"
+            f"load_model: expected format {FORMAT}, which this version of convkit reads, got "
+            f"{header.get('format')!r} in {path}"
         )
-    return _made(header, tensors, path, compile)
+    try:
+        return _made(header, tensors, path, compile)
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"load_model: expected the configuration of a model in {path}, got one that cannot be "
+            f"made: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _made(

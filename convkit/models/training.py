@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,15 +38,17 @@ class Progress:
         epoch: its number, counted from 0.
         row: how many samples of the epoch were used; of a stream, how many batches.
         seed: of the epoch's order; None: not shuffled.
+        logs: of this epoch so far; at its beginning, those of the one before.
         counters: of the scores, where it goes on from.
-        stream: what a stream that knows its place said of it.
+        streams: what those for training and validation said of their places, if they know them.
     """
 
     epoch: int
     row: int
     seed: int | None
+    logs: dict[str, float] = field(default_factory=dict)
     counters: Sequence[np.ndarray] = ()
-    stream: Any = None
+    streams: Sequence[Any] = (None, None)
 
 
 class Trainer(Layer):
@@ -383,23 +385,29 @@ class Trainer(Layer):
                     held_out = data.moved(held_out, there)
             feed = _ArrayFeed(self, arrays, batch, bool(shuffle), steps_per_epoch)
 
+        held_out = feeds.counted(held_out)
+        feed.held_out = held_out
         history, bar = History(), _bar(verbose)
         called = CallbackList(
-            [history, *data.listed(callbacks), *([bar] if bar else [])],
+            [*data.listed(callbacks), *([bar] if bar else []), history],
             self,
-            {"epochs": epochs, "steps": feed.steps, "verbose": verbose},
+            {
+                "epochs": epochs,
+                "steps": feed.steps,
+                "verbose": verbose,
+                "validation": held_out is not None,
+            },
         )
+        before = self._in_fit, self._feed, self.progress  # of a `fit` whose callback calls this one
         self.stop_training = False
-        self._feed = feed
-        self.progress = Progress(initial_epoch, 0, None)
+        self._in_fit, self._feed, self.progress = True, feed, Progress(initial_epoch, 0, None)
         self.resume_from = None
-        self._in_fit = True
         try:
             called("on_train_begin", {})
-            logs: dict[str, float] = {}
-            first = initial_epoch if self.resume_from is None else self.resume_from.epoch
-            for epoch in range(first, epochs):
-                if self.stop_training:
+            begun = self.resume_from or self.progress
+            logs = begun.logs
+            for epoch in range(begun.epoch, epochs):
+                if self.stop_training and not (epoch == begun.epoch and begun.row):
                     break
                 called("on_epoch_begin", epoch, {})
                 logs = feed.epoch(epoch, called, bar)
@@ -408,22 +416,22 @@ class Trainer(Layer):
                     scores = self._evaluate(held_out, validation_batch, validation_steps)
                     called("on_test_end", scores)
                     logs.update({f"val_{name}": value for name, value in scores.items()})
-                self.progress = Progress(epoch + 1, 0, None)
+                self.progress = Progress(epoch + 1, 0, None, logs)
                 called("on_epoch_end", epoch, logs)
             assert self.optimizer is not None
-            if epochs > first:
+            if epochs > initial_epoch:
                 self.optimizer.finalize_variable_values(self.trainable_weights)
             called("on_train_end", logs)
         finally:
-            self._in_fit, self._feed = False, None
+            self._in_fit, self._feed, self.progress = before
             feed.close()
             if bar:
                 bar.close()
         return history
 
-    def feed_state(self) -> Any:
-        """Where the stream that is trained on is, if it knows that itself."""
-        return None if self._feed is None else self._feed.state()
+    def feed_state(self) -> list[Any]:
+        """Where the streams that are trained on and validated with are, if they know it."""
+        return [None, None] if self._feed is None else self._feed.state()
 
     def _held_out(self, op: str, validation_data: Any) -> Any:
         """Validation data: arrays, a stream, or None."""
@@ -653,14 +661,15 @@ class _Feed:
     """What an epoch is made of."""
 
     steps: int | None
+    held_out: Any = None
 
     def epoch(self, epoch: int, called: CallbackList, bar: ProgressBar | None) -> dict[str, float]:
         """Runs an epoch; the logs at its end."""
         raise NotImplementedError
 
-    def state(self) -> Any:
-        """Where the data are, if they know that themselves."""
-        return None
+    def state(self) -> list[Any]:
+        """Where the data are, and those for validation, if they know that themselves."""
+        return [None, feeds.place_between(self.held_out)]
 
     def close(self) -> None:
         """Lets go of what reads ahead."""
@@ -686,19 +695,23 @@ class _ArrayFeed(_Feed):
         assert model.optimizer is not None
         # Anew, as a callback may have used another model with these weights.
         step = model._training_step(self.arrays, min(batch, rows))
-        begun = model.resume_from
-        if begun is not None and begun.epoch == epoch and begun.row:
+        begun, model.resume_from = model.resume_from, None
+        over = False
+        if begun is not None:
+            feeds.go_to(self.held_out, begun.streams[1])
+        if begun is not None and begun.row:
             at, seed = begun.row, begun.seed
+            over = model.stop_training  # with the last batch before the interruption
             _count_on(step.scores, begun.counters)
         else:
             at, seed = 0, random.draw_seed() if self.shuffle else None
             step.scores.reset()
-        model.resume_from, model.scores = None, step.scores
+        model.scores = step.scores
         model.progress = Progress(epoch, at, seed)
         seconds = 0.0 if called.every_batch else (SECONDS_PER_LOOK if bar else float("inf"))
         to_shuffle = seed
         with step.on(self.arrays, self.order):
-            while at < rows:
+            while at < rows and not over:
                 number = at // batch
                 if called.every_batch:
                     called("on_train_batch_begin", number, {})
@@ -711,8 +724,7 @@ class _ArrayFeed(_Feed):
                     called("on_train_batch_end", number, step.scores.logs())
                 if bar:
                     bar.progress(-(-at // batch), step.scores.logs())
-                if model.stop_training:
-                    break
+                over = model.stop_training
             return step.scores.logs()
 
 
@@ -729,13 +741,14 @@ class _StreamFeed(_Feed):
         model = self.model
         assert model.optimizer is not None
         scores: Totals | None = None
-        counters: Sequence[np.ndarray] | None = None
         begun, model.resume_from = model.resume_from, None
         first = 0
         if begun is not None:
             first = begun.row
-            self.reader.go_on(begun.epoch, first, begun.stream)
-            counters = begun.counters if first else None
+            self.reader.go_on(begun.epoch, first, begun.streams[0])
+            feeds.go_to(self.held_out, begun.streams[1])
+            if first and model.stop_training:  # with the last batch before the interruption
+                return begun.logs
         for number, (x, y, weights) in enumerate(self.reader.epoch(first), first):
             arrays = model._arrays("fit", x, y, weights)
             rows = rows_of(arrays)
@@ -745,8 +758,8 @@ class _StreamFeed(_Feed):
                 called("on_train_batch_begin", number, {})
             step = model._training_step(arrays, rows)
             model.scores = step.scores
-            if scores is None and counters is not None:
-                _count_on(step.scores, counters)
+            if scores is None and begun is not None and first:
+                _count_on(step.scores, begun.counters)
             else:  # batches of another size may have another program, with counters of its own
                 step.scores.follow(scores)
             scores = step.scores
@@ -761,11 +774,15 @@ class _StreamFeed(_Feed):
             if model.stop_training:
                 break
         if scores is None:
+            if begun is not None and first:
+                return begun.logs  # it was interrupted behind its last batch
             raise geometry.fail("fit", "at least one batch", "none")
         return scores.logs()
 
-    def state(self) -> Any:
-        return self.reader.state()
+    def state(self) -> list[Any]:
+        # One stream for both has one place.
+        held_out = None if self.held_out is self.stream else feeds.place_between(self.held_out)
+        return [self.reader.state(), held_out]
 
     def close(self) -> None:
         self.reader.close()
@@ -775,6 +792,8 @@ def _count_on(scores: Totals, counters: Sequence[np.ndarray]) -> None:
     """Has scores go on from what their counters were."""
     for variable, value in zip(scores.variables, counters, strict=True):
         variable.assign(value)
+    for _, one in scores.scores:
+        one.show()
 
 
 def _names_of(symbols: Sequence[Symbol], otherwise: str) -> list[str]:

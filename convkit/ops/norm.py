@@ -46,7 +46,7 @@ def _turned(op: str, x: Any, axis: Any) -> tuple[Any, Callable[..., Any]]:
     sizes = (outer, channels, inner)
 
     def swap(value: Any, sizes: tuple[Any, Any, Any], to: Shape) -> Any:
-        spec = _core.Permute(
+        spec: Any = _core.Permute(
             size_0=sizes[0], size_1=sizes[1], size_2=sizes[2], size_3=1,
             from_0=0, from_1=2, from_2=1, from_3=3, inner=1,
         )  # fmt: skip

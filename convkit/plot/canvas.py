@@ -19,12 +19,13 @@ BLUE, VERMILION = "#0072B2", "#D55E00"
 INK, MUTED, LINES = "#1F2933", "#616E7C", "#D9DEE4"
 RIGHT, WRONG = BLUE, VERMILION
 DPI = 120
+_FONT = "DejaVu Sans"
 
 _STYLE = {
     "figure.dpi": DPI,
     "savefig.dpi": DPI,
     "figure.facecolor": "white",
-    "font.family": ["DejaVu Sans"],
+    "font.family": [_FONT],
     "font.size": 9.0,
     "text.color": INK,
     "axes.labelcolor": MUTED,
@@ -71,13 +72,18 @@ def draw(
     height: float,
     paint: Callable[[Any], None],
     path: str | os.PathLike[str] | None,
+    constrained: bool = True,
 ) -> Figure:
-    """A figure of so many inches on which `paint` has drawn, saved if there is a path."""
+    """A figure of so many inches on which `paint` has drawn, saved if there is a path.
+
+    Args:
+        constrained: whether Matplotlib finds the places of axes; otherwise `paint` says them.
+    """
     with style():
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-        layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
+        layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06) if constrained else None
         figure = Figure(figsize=(width, height), layout=layout)
         paint(figure)
         if path is not None:
@@ -88,6 +94,22 @@ def draw(
 def heading(canvas: Any, title: str, size: float = 10.5) -> None:
     """The title of a figure or of a part of one, above all else, at its left."""
     canvas.suptitle(title, x=0.01, ha="left", fontsize=size, fontweight="bold", color=INK)
+
+
+def text_width(text: str, size: float, bold: bool = False) -> float:
+    """How many inches a line takes."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family=_FONT, size=size, weight="bold" if bold else "normal")
+    width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return float(width) / 72
+
+
+def heading_width(title: str) -> float:
+    """How many inches `heading` takes at least."""
+    with style():
+        return text_width(title, 10.5, bold=True) + 0.2
 
 
 def grid(canvas: Any, count: int, columns: int) -> list[Axes]:
@@ -126,3 +148,8 @@ def names_of(class_names: Sequence[str] | None, count: int) -> list[str]:
     if len(names) < count:
         raise ValueError(f"plot: expected {count} class names, got {len(names)}")
     return names
+
+
+def percent(probability: float) -> str:
+    """A probability in so many words as it deserves."""
+    return f"{probability * 100:.0f} %" if probability < 0.995 else ">99 %"

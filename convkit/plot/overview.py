@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convkit.plot import canvas, images, scores
+from convkit.plot import canvas, features, images, scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,12 +42,10 @@ def overview(
     y_pred = model.predict(x, 256)
     labels = y_pred.argmax(axis=1)
     names = canvas.names_of(class_names, y_pred.shape[1])
-    wrong = np.flatnonzero(labels != y)
-    # A mistake is the worse the surer the model was of it.
-    worst = wrong[np.argsort(-y_pred[wrong, labels[wrong]], kind="stable")][:_COLUMNS]
+    worst = images.worst_first(y, y_pred)[:_COLUMNS]
     correct = np.flatnonzero(labels == y)
     first = correct[_first_of_each_class(y[correct])][:_COLUMNS]
-    sample, layer, maps = images.maps_of(model, x[0])
+    sample, layer, maps = features.maps_of(model, x[0])
     curves = scores.curves_of(history)
 
     def paint(figure: Any) -> None:
@@ -66,9 +64,9 @@ def overview(
         images.draw_predictions(left, x[shown], y[shown], y_pred[shown], names, _COLUMNS)
         filters, seen = right.subfigures(2, 1)
         canvas.heading(filters, f"Filters of {layer.name}")
-        images.draw_filters(filters, np.asarray(layer.kernel))
+        features.draw_filters(filters, features.kernel_of(layer))
         canvas.heading(seen, f"What {layer.name} makes of an image")
-        images.draw_feature_maps(seen, sample, maps)
+        features.draw_feature_maps(seen, sample, maps)
 
     return canvas.draw(12, 7.4, paint, path)
 

@@ -179,14 +179,21 @@ struct LongRow {
     }
 };
 
+// What stands for a gamma or beta that is not there. With a branch in its place, the compiler would
+// fuse other products with sums in parts of vectors than in whole ones.
+template <class T>
+const T* or_else(const T* numbers, int64_t size, T missing, T* memory) {
+    if (numbers) return numbers;
+    std::fill(memory, memory + size, missing);
+    return memory;
+}
+
 template <class T>
 void normalise_row(const LayerNorm& s, const T* x, const T* gamma, const T* beta, T* y) {
     const LongRow<T> row(x, s.size, s.epsilon);
     for_each_vector(y, 0, s.size, [&](int64_t i, auto part) {
-        Vec<T> v = (get(x + i, part) - row.mean) * row.inverse;
-        if (gamma) v *= get(gamma + i, part);
-        if (beta) v += get(beta + i, part);
-        put(y + i, v, part);
+        const Vec<T> h = (get(x + i, part) - row.mean) * row.inverse;
+        put(y + i, h * get(gamma + i, part) + get(beta + i, part), part);
     });
 }
 
@@ -199,8 +206,7 @@ void normalise_row_backward(const LayerNorm& s, const T* dy, const T* x, const T
         return (get(x + i, part) - row.mean) * row.inverse;
     };
     const auto scaled = [&](int64_t i, auto part) {
-        const Vec<T> g = get(dy + i, part);
-        return gamma ? g * get(gamma + i, part) : g;
+        return get(dy + i, part) * get(gamma + i, part);
     };
     if (gamma_sums) {
         for_each_vector(gamma_sums, 0, s.size, [&](int64_t i, auto part) {
@@ -403,6 +409,11 @@ template <class T>
 void layer_norm(const Context& context, const LayerNorm& s, int64_t n, const T* x, const T* gamma,
                 const T* beta, T* y) {
     const RowGroups<T> groups(s, n);
+    if (!groups.side_by_side) {
+        T* memory = scratch<T>(kShared, 2 * s.size);
+        gamma = or_else(gamma, s.size, T(1), memory);
+        beta = or_else(beta, s.size, T(0), memory + s.size);
+    }
     const double cost = 4 * kCostly * s.size * groups.in_group();
     parallel_for(context, groups.count(), cost, [&](int64_t begin, int64_t end) {
         T* lanes = groups.side_by_side ? scratch<T>(kLocal, groups.sums()) : nullptr;
@@ -426,7 +437,9 @@ void layer_norm_backward(const Context& context, const LayerNorm& s, int64_t n, 
     const RowGroups<T> groups(s, n);
     const bool with_sums = dgamma || dbeta;
     const int64_t chunks = groups.chunks(), sums = groups.sums();
-    T* all_sums = with_sums ? scratch<T>(kShared, 2 * chunks * sums) : nullptr;
+    T* memory = scratch<T>(kShared, s.size + (with_sums ? 2 * chunks * sums : 0));
+    T* all_sums = with_sums ? memory + s.size : nullptr;
+    if (!groups.side_by_side) gamma = or_else(gamma, s.size, T(1), memory);
     const double work = 6 * kCostly * groups.rows * s.size / chunks;
     parallel_for(context, chunks, work, [&](int64_t begin, int64_t end) {
         T* lanes = scratch<T>(kLocal, groups.side_by_side ? 2 * sums : 0);

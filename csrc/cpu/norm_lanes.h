@@ -8,6 +8,20 @@
 namespace convkit {
 namespace CONVKIT_ISA {
 
+// first and second += what terms(i, first, second) adds, for i < size, in blocks, so that rounding
+// errors grow slowly with the size.
+template <class T, class Terms>
+static inline void sum_both(int64_t size, Vec<T>& first, Vec<T>& second, Terms terms) {
+    constexpr int64_t kBlock = 32;
+    for (int64_t begin = 0; begin < size; begin += kBlock) {
+        const int64_t end = begin + kBlock < size ? begin + kBlock : size;
+        Vec<T> a{}, b{};
+        for (int64_t i = begin; i < end; ++i) terms(i, a, b);
+        first += a;
+        second += b;
+    }
+}
+
 // Value i of the rows lies at first + i * step.
 template <class T>
 struct RowMoments {
@@ -15,17 +29,17 @@ struct RowMoments {
 
     RowMoments(const T* first, int64_t size, int64_t step, double epsilon) {
         const T count = static_cast<T>(size);
-        mean = blocked_sum<T>(size, [&](int64_t i) { return load(first + i * step); }) / count;
+        const Vec<T> rough =
+            blocked_sum<T>(size, [&](int64_t i) { return load(first + i * step); }) / count;
         // What rounding left in the mean is taken out again (the two-pass algorithm, corrected;
         // Chan, Golub and LeVeque, 1983).
-        const Vec<T> rough = mean;
-        const Vec<T> rest =
-            blocked_sum<T>(size, [&](int64_t i) { return load(first + i * step) - rough; });
-        const Vec<T> squares = blocked_sum<T>(size, [&](int64_t i) {
+        Vec<T> rest{}, squares{};
+        sum_both<T>(size, rest, squares, [&](int64_t i, Vec<T>& sum, Vec<T>& sum_of_squares) {
             const Vec<T> d = load(first + i * step) - rough;
-            return d * d;
+            sum += d;
+            sum_of_squares += d * d;
         });
-        mean += rest / count;
+        mean = rough + rest / count;
         const Vec<T> variance = (squares - rest * rest / count) / count;
         inverse = 1 / square_root<T>(larger<T>(variance, 0) + static_cast<T>(epsilon));
     }
@@ -65,9 +79,14 @@ static inline void normalise_lanes_backward(const T* dy, const T* x, int64_t siz
         }
     }
     if (!dx) return;
-    const Vec<T> mean = blocked_sum<T>(size, scaled) / static_cast<T>(size);
-    const Vec<T> slope = blocked_sum<T>(size, [&](int64_t i) { return scaled(i) * normal(i); }) /
-                         static_cast<T>(size);
+    Vec<T> mean{}, slope{};
+    sum_both<T>(size, mean, slope, [&](int64_t i, Vec<T>& sum, Vec<T>& products) {
+        const Vec<T> g = scaled(i);
+        sum += g;
+        products += g * normal(i);
+    });
+    mean /= static_cast<T>(size);
+    slope /= static_cast<T>(size);
     for (int64_t i = 0; i < size; ++i) {
         store(dx + i * step, (scaled(i) - mean - normal(i) * slope) * row.inverse);
     }

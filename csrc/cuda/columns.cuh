@@ -100,6 +100,29 @@ __device__ void join_lines(const ColumnsPlan& p, int line, bool active, Add add)
 
 // ---- value by value, and sums -------------------------------------------------------------------
 
+// The same values one by one where vectors are not aligned, so that sums do not depend on that.
+template <class T, int kWidth, bool kAligned>
+__device__ inline Vector<T, kWidth> load_values(const T* from) {
+    if constexpr (kAligned) {
+        return load_vector<T, kWidth>(from);
+    } else {
+        Vector<T, kWidth> values;
+        CONVKIT_UNROLL
+        for (int e = 0; e < kWidth; ++e) values.value[e] = from[e];
+        return values;
+    }
+}
+
+template <class T, int kWidth, bool kAligned>
+__device__ inline void write_values(T* to, const Vector<T, kWidth>& values) {
+    if constexpr (kAligned) {
+        write_vector<T, kWidth>(to, values);
+    } else {
+        CONVKIT_UNROLL
+        for (int e = 0; e < kWidth; ++e) to[e] = values.value[e];
+    }
+}
+
 template <class T, int kCount>
 struct Inputs {
     const T* array[kCount];
@@ -113,7 +136,7 @@ struct Inputs {
 // row.
 constexpr int kLinesInFlight = 4;
 
-template <class T, int kWidth, class F>
+template <class T, int kWidth, bool kAligned, class F>
 __global__ void columns_kernel(const ColumnsPlan p, const Inputs<T, F::kInputs> in, T* out,
                                T* partial, F f) {
     constexpr int kSums = F::kSums > 0 ? F::kSums : 1;
@@ -133,8 +156,8 @@ __global__ void columns_kernel(const ColumnsPlan p, const Inputs<T, F::kInputs> 
                 if (which >= t.end) break;
                 CONVKIT_UNROLL
                 for (int i = 0; i < F::kInputs; ++i)
-                    values[k][i] =
-                        load_vector<T, kWidth>(in.array[i] + which * p.line_size + t.first);
+                    values[k][i] = load_values<T, kWidth, kAligned>(in.array[i] +
+                                                                    which * p.line_size + t.first);
             }
             CONVKIT_UNROLL
             for (int k = 0; k < kLinesInFlight; ++k) {
@@ -148,7 +171,8 @@ __global__ void columns_kernel(const ColumnsPlan p, const Inputs<T, F::kInputs> 
                     for (int i = 0; i < F::kInputs; ++i) one[i] = values[k][i].value[e];
                     f(numbers[e], which, one, result.value[e], sums[e]);
                 }
-                if (out) write_vector<T, kWidth>(out + which * p.line_size + t.first, result);
+                if (out)
+                    write_values<T, kWidth, kAligned>(out + which * p.line_size + t.first, result);
             }
         }
         CONVKIT_UNROLL
@@ -225,23 +249,26 @@ __global__ void join_columns_kernel(const ColumnsPlan p, const T* partial, F f) 
 
 // ---- on the host --------------------------------------------------------------------------------
 
-// f(std::integral_constant<int, width>) for the widest vectors that all of the memory allows.
+// Values of the widest vectors.
+template <class T>
+constexpr int kWidest = kVectorBytes / static_cast<int>(sizeof(T));
+
+// f(std::integral_constant<int, width>) for a power of two.
 template <class T, class F>
 void with_width(int width, F f) {
-    constexpr int kMost = kVectorBytes / static_cast<int>(sizeof(T));
-    if (width == kMost) return f(std::integral_constant<int, kMost>{});
-    if constexpr (kMost == 4) {
+    if (width == kWidest<T>) return f(std::integral_constant<int, kWidest<T>>{});
+    if constexpr (kWidest<T> == 4) {
         if (width == 2) return f(std::integral_constant<int, 2>{});
     }
     f(std::integral_constant<int, 1>{});
 }
 
-template <class T>
-int widest(std::initializer_list<const T*> memory) {
-    constexpr int kMost = kVectorBytes / static_cast<int>(sizeof(T));
-    for (const T* each : memory)
-        if (!in_vectors<kMost>(each)) return 1;
-    return kMost;
+// Whether all of the memory begins where a vector may; none at all does too.
+template <class T, int kCount>
+bool all_in_vectors(const Inputs<T, kCount>& in, const T* out) {
+    bool aligned = in_vectors<kWidest<T>>(out);
+    for (const T* each : in.array) aligned = aligned && in_vectors<kWidest<T>>(each);
+    return aligned;
 }
 
 // Value by value.
@@ -250,18 +277,17 @@ void map_columns(const Context& context, const char* name, int64_t rows, int64_t
                  const Inputs<T, F::kInputs>& in, T* out, const F& f) {
     static_assert(F::kSums == 0, "sums go by sum_columns");
     if (rows * columns == 0) return;
-    int width = widest<T>({out});
-    for (const T* each : in.array) width = std::min(width, widest<T>({each}));
+    const int width = all_in_vectors(in, static_cast<const T*>(out)) ? kWidest<T> : 1;
     with_width<T>(width, [&](auto constant) {
         constexpr int kWidth = decltype(constant)::value;
         ColumnsPlan plan(rows, columns, kWidth);
         plan.cut(kLinesInFlight, int64_t{1} << 20, kMostBlocks);
-        launch(context, name, columns_kernel<T, kWidth, F>, plan.grid(), dim3(kThreads), 0, plan,
-               in, out, static_cast<T*>(nullptr), f);
+        launch(context, name, columns_kernel<T, kWidth, true, F>, plan.grid(), dim3(kThreads), 0,
+               plan, in, out, static_cast<T*>(nullptr), f);
     });
 }
 
-// How sums over the rows are cut, and the values of the workspace that they need.
+// How sums over the rows are cut; their partial results have chunks * kSums * line_size values.
 inline ColumnsPlan plan_sums(int64_t rows, int64_t columns, int width) {
     ColumnsPlan plan(rows, columns, width);
     plan.cut_for_sums();
@@ -273,10 +299,12 @@ template <class T, class F, class Finish>
 void sum_columns(const Context& context, const char* name, const ColumnsPlan& plan, int width,
                  const Inputs<T, F::kInputs>& in, T* out, T* partial, const F& f,
                  const Finish& finish) {
+    const bool aligned = all_in_vectors(in, static_cast<const T*>(out));
     with_width<T>(width, [&](auto constant) {
         constexpr int kWidth = decltype(constant)::value;
-        launch(context, name, columns_kernel<T, kWidth, F>, plan.grid(), dim3(kThreads), 0, plan,
-               in, out, partial, f);
+        launch(context, name,
+               aligned ? columns_kernel<T, kWidth, true, F> : columns_kernel<T, kWidth, false, F>,
+               plan.grid(), dim3(kThreads), 0, plan, in, out, partial, f);
     });
     launch(context, name, join_columns_kernel<T, F::kSums, Finish>,
            blocks_for(plan.columns, kJoined), dim3(kThreads), 0, plan, partial, finish);

@@ -19,11 +19,14 @@ extern const KernelTable table;
 namespace {
 
 #ifdef CONVKIT_EMULATED
-constexpr bool kSpoils = true;          // so that what an earlier call left there is NaN
-constexpr size_t kWorkspaceStep = 256;  // so that what runs over its end is seen
+constexpr bool kSpoils = true;           // so that what an earlier call left there is NaN
+constexpr size_t kWorkspaceStep = 256;   // so that what runs over its end is seen
+constexpr const void* kProbe = nullptr;  // whichever kernel: the emulator has code of all
 #else
 constexpr bool kSpoils = false;
 constexpr size_t kWorkspaceStep = 2 << 20;  // so that it seldom grows
+__global__ void probe_kernel() {}
+constexpr auto kProbe = probe_kernel;
 #endif
 constexpr size_t kWorkspaceAlignment = 256;
 
@@ -50,8 +53,6 @@ std::string none_found(cudaError_t error) {
     if (error == cudaSuccess || error == cudaErrorNoDevice) return "cuda: no GPU was found";
     return std::string("cuda: no GPU can be used: ") + cudaGetErrorString(error);
 }
-
-__global__ void probe_kernel() {}
 
 // Of a GPU that has none of this build's code.
 std::string built_for_others(const DeviceDescription& gpu) {
@@ -165,7 +166,7 @@ class Cuda final : public Device {
                               std::to_string(device));
         const CurrentDevice current(*this, device);
         cudaFuncAttributes attributes;
-        const cudaError_t error = cudaFuncGetAttributes(&attributes, probe_kernel);
+        const cudaError_t error = cudaFuncGetAttributes(&attributes, kProbe);
         if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
             cudaGetLastError();
             throw DeviceError(built_for_others(describe(device)));

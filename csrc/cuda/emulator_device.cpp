@@ -142,6 +142,7 @@ cudaError_t cudaGetDeviceCount(int* count) {
         *count = 0;
         if (settings.driver < settings.runtime / 1000 * 1000)
             return refuse(cudaErrorInsufficientDriver, "");
+        if (settings.devices < 0) return refuse(cudaErrorInitializationError, "");
         if (settings.devices == 0) return refuse(cudaErrorNoDevice, "");
         *count = static_cast<int>(settings.devices);
         return cudaSuccess;

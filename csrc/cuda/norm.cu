@@ -97,13 +97,15 @@ struct Moments {
 };
 
 // partial (chunks, 3, line): count, mean, squares.
-template <class T, int kWidth>
+template <class T, bool kAligned>
 __global__ void moments_kernel(const ColumnsPlan p, const T* x, T* partial) {
+    constexpr int kWidth = kWidest<T>;
     const ColumnsThread<kWidth> t(p);
     Moments<T> found[kWidth]{};
     if (t.active) {
         Vector<T, kWidth> start{};
-        if (t.begin < t.end) start = load_vector<T, kWidth>(x + t.begin * p.line_size + t.first);
+        if (t.begin < t.end)
+            start = load_values<T, kWidth, kAligned>(x + t.begin * p.line_size + t.first);
         T sums[kWidth]{}, squares[kWidth]{};
         int count = 0;
         for (int64_t line = t.begin; line < t.end; line += kLinesInFlight * p.together) {
@@ -113,7 +115,7 @@ __global__ void moments_kernel(const ColumnsPlan p, const T* x, T* partial) {
                 const int64_t which = line + k * p.together;
                 values[k] = start;  // adds nothing
                 if (which < t.end) {
-                    values[k] = load_vector<T, kWidth>(x + which * p.line_size + t.first);
+                    values[k] = load_values<T, kWidth, kAligned>(x + which * p.line_size + t.first);
                     ++count;
                 }
             }
@@ -208,15 +210,13 @@ template <class T>
 void find_moments(const Context& context, int64_t rows, int64_t columns, const T* x, T* mean,
                   T* variance) {
     if (rows == 0) return for_each(context, "batch_norm", columns, Clear2<T>{mean, variance});
-    with_width<T>(widest<T>({x}), [&](auto constant) {
-        constexpr int kWidth = decltype(constant)::value;
-        const ColumnsPlan plan = plan_sums(rows, columns, kWidth);
-        T* partial = workspace<T>(context, plan.chunks * 3 * plan.line_size);
-        launch(context, "batch_norm", moments_kernel<T, kWidth>, plan.grid(), dim3(kThreads), 0,
-               plan, x, partial);
-        launch(context, "batch_norm", join_moments_kernel<T>, blocks_for(columns, kJoined),
-               dim3(kThreads), 0, plan, x, partial, static_cast<T>(rows), mean, variance);
-    });
+    const ColumnsPlan plan = plan_sums(rows, columns, kWidest<T>);
+    T* partial = workspace<T>(context, plan.chunks * 3 * plan.line_size);
+    launch(context, "batch_norm",
+           in_vectors<kWidest<T>>(x) ? moments_kernel<T, true> : moments_kernel<T, false>,
+           plan.grid(), dim3(kThreads), 0, plan, x, partial);
+    launch(context, "batch_norm", join_moments_kernel<T>, blocks_for(columns, kJoined),
+           dim3(kThreads), 0, plan, x, partial, static_cast<T>(rows), mean, variance);
 }
 
 // ---- batch normalisation ------------------------------------------------------------------------
@@ -465,10 +465,9 @@ void channel_affine_backward(const Context& context, const ChannelAffine& s, int
         return;
     }
     if (!x) x = dy;  // only dshift is wanted
-    const int width = widest<T>({dy, x, dx});
-    const ColumnsPlan plan = plan_sums(rows, s.channels, width);
+    const ColumnsPlan plan = plan_sums(rows, s.channels, kWidest<T>);
     T* partial = workspace<T>(context, plan.chunks * 2 * plan.line_size);
-    sum_columns(context, name, plan, width, {{dy, x}}, dx, partial, AffineBackward<T>{scale},
+    sum_columns(context, name, plan, kWidest<T>, {{dy, x}}, dx, partial, AffineBackward<T>{scale},
                 Put2<T>{dscale, dshift});
 }
 
@@ -488,12 +487,11 @@ void batch_norm_backward(const Context& context, const BatchNorm& s, int64_t n, 
     const char* const name = "batch_norm_backward";
     const int64_t rows = n * s.rows;
     const T epsilon = static_cast<T>(s.epsilon);
-    const int width = widest<T>({dy, x});
-    const ColumnsPlan plan = plan_sums(rows, s.channels, width);
+    const ColumnsPlan plan = plan_sums(rows, s.channels, kWidest<T>);
     T* share = workspace<T>(context, 2 * s.channels + plan.chunks * 2 * plan.line_size);
     T* slope = share + s.channels;
     T* const none = nullptr;
-    sum_columns(context, name, plan, width, {{dy, x}}, none, slope + s.channels,
+    sum_columns(context, name, plan, kWidest<T>, {{dy, x}}, none, slope + s.channels,
                 NormaliseSums<T>{mean},
                 NormaliseGradients<T>{variance, epsilon, static_cast<T>(rows), dgamma, dbeta, share,
                                       slope});
@@ -540,7 +538,7 @@ void layer_norm_backward(const Context& context, const LayerNorm& s, int64_t n, 
     const char* const name = "layer_norm_backward";
     const int64_t rows = n * s.rows;
     const bool with_sums = dgamma || dbeta;
-    int width = widest<T>({dy, x});
+    int width = kWidest<T>;
     while (s.size % width != 0) width /= 2;  // a line is a row then
     const ColumnsPlan plan = plan_sums(rows, s.size, width);
     T *means = nullptr, *inverses = nullptr;
@@ -572,11 +570,10 @@ void prelu_backward(const Context& context, const PRelu& s, int64_t n, const T* 
             map_columns(context, name, rows, s.size, {{dy, x}}, dx, PreluBackward<T, false>{alpha});
         return;
     }
-    const int width = widest<T>({dy, x, dx});
-    const ColumnsPlan plan = plan_sums(rows, s.size, width);
+    const ColumnsPlan plan = plan_sums(rows, s.size, kWidest<T>);
     T* partial = workspace<T>(context, plan.chunks * plan.line_size);
-    sum_columns(context, name, plan, width, {{dy, x}}, dx, partial, PreluBackward<T, true>{alpha},
-                Put1<T>{dalpha});
+    sum_columns(context, name, plan, kWidest<T>, {{dy, x}}, dx, partial,
+                PreluBackward<T, true>{alpha}, Put1<T>{dalpha});
 }
 
 template <class T>

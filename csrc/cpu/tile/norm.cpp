@@ -47,6 +47,7 @@ int64_t lanes_of(int64_t columns) {
 }
 
 constexpr int kColumns = 4;  // at once
+constexpr int64_t kManyColumns = 12;
 
 // body(at, column, sums) for kCount columns from `first` of all rows: the value at `at` is of
 // `column`, and what body adds to its kSums sums ends in registers of the column.
@@ -69,6 +70,23 @@ void sum_some(int64_t rows, int64_t columns, int64_t first, T* const (&registers
     }
 }
 
+// The same for all columns, row by row as they lie in memory: with many columns, sums that wait in
+// memory cost less than rows that are far apart.
+template <class T, int kSums, class Body>
+void sum_rows(int64_t rows, int64_t columns, T* const (&registers)[kSums], Body body) {
+    for (T* sums : registers) std::fill(sums, sums + columns * kLanes<T>, T(0));
+    int64_t at = 0;
+    for (int64_t row = 0; row < rows; ++row) {
+        for (int64_t c = 0; c < columns; ++c) {
+            Vec<T> sums[kSums];
+            for (int k = 0; k < kSums; ++k) sums[k] = load(registers[k] + c * kLanes<T>);
+            CONVKIT_UNROLL_SUMS
+            for (int part = 0; part < kParts<T>; ++part, at += kLanes<T>) body(at, c, sums);
+            for (int k = 0; k < kSums; ++k) store(registers[k] + c * kLanes<T>, sums[k]);
+        }
+    }
+}
+
 // One tile after the other; each adds its sums, of which there are kSums for each column, to
 // targets (columns), which may be null.
 template <class T, int kSums, class Body>
@@ -87,7 +105,8 @@ void sum_tiles(const Context& context, int64_t n, int64_t rows, int64_t columns,
         const auto add = [&](int64_t at, int64_t column, Vec<T>(&sums)[kSums]) {
             body(tile * tile_size + at, column, sums);
         };
-        int64_t c = 0;
+        int64_t c = columns < kManyColumns ? 0 : columns;
+        if (c > 0) sum_rows<T, kSums>(rows, columns, registers, add);
         for (; c + kColumns <= columns; c += kColumns) {
             sum_some<T, kSums, kColumns>(rows, columns, c, registers, add);
         }
