@@ -74,6 +74,8 @@ WIDENED = {
     ),
 }
 FUSED = {"conv2d", "dense"}
+# Kernels to which the whole batch is one thing.
+COUPLED = {"batch_norm", "batch_dice"}
 # Losses that can be worked out together with the softmax before them.
 BEHIND_SOFTMAX = {
     "categorical_crossentropy": "softmax_crossentropy",
@@ -136,7 +138,8 @@ def plan(nodes: Iterable[Node], results: Sequence[Symbol], depth_first: bool) ->
     ]
     wanted = {id(root(result)) for result in results}
     steps = _rescaling_into_gather(steps, wanted)
-    if not depth_first:
+    # What couples the samples of a batch would end the stretch where it had hardly begun.
+    if not depth_first or any(step.kernel in COUPLED for step in steps):
         return _fuse_rows(steps, wanted)
     before, stretch, after = _divide(steps)
     wanted.update(id(v) for step in after for v in step.inputs if v is not None)

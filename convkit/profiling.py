@@ -5,18 +5,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
 
 from convkit import _core, device, geometry
 from convkit.graph import Node
+from convkit.ops import pointwise_loss
 from convkit.planner import Step, per_sample
 from convkit.program import Program
 
+# What may take a sum of the tiles piece by piece.
 _UPDATES = ("sgd", "adam")
 _MOVES = {"untile": "tiles to rows", "tile_gather": "rows to tiles"}
+_TRANSPOSED = "conv2d_backward_input"  # before all gradients a transposed convolution
+# What kernels are called here; otherwise by their own names.
+_SHOWN = {
+    "batch_dice": "dice",
+    "channel_affine": "scale and shift",
+    "batch_norm_affine": "moments to scale, shift",
+    "clip_norm": "clip by norm",
+    "clip_value": "clip by value",
+    "expand": "repeat",
+    "mean_absolute_percentage_error": "mape",
+    "mean_squared_logarithmic_error": "msle",
+    "rate_of_step": "learning rate",
+    "square_sum": "sum of squares",
+}
 # Kernels that do several things, which their spec tells apart.
 _KINDS = {
     kernel: {kind: name for name, kind in kinds.items()}
@@ -25,6 +41,7 @@ _KINDS = {
         ("unary", geometry.UNARY_KINDS),
         ("binary", geometry.BINARY_KINDS),
         ("reduce", geometry.REDUCE_KINDS),
+        ("pointwise_loss", pointwise_loss.KINDS),
     )
 }
 # Characters of a layer's and of a kernel's name where they are shown.
@@ -115,15 +132,16 @@ class Profile:
 def describe(title: str, program: Program, batch_size: int) -> Profile:
     """A program's plan, without times."""
     native = program.native
+    steps = program.steps
     rows = tuple(
         Row(
             layer,
-            _kernel(step),
+            kernel,
             "fused" if program.fused else _schedule(step),
             multiply_adds(step),
             _bytes(step),
         )
-        for layer, step in zip(_layers(program.steps), program.steps, strict=True)
+        for layer, kernel, step in zip(_layers(steps), _kernels(steps), steps, strict=True)
     )
     memory = program.blocks(batch_size) or (
         native.arena_bytes(batch_size),
@@ -317,26 +335,54 @@ def _changed(step: Step) -> str:
     return value.variable.name if value is not None and value.variable is not None else ""
 
 
-def _kernel(step: Step) -> str:
+def _kernels(steps: Sequence[Step]) -> list[str]:
+    """What each step does."""
+    nodes = [node for step in steps for node in step.nodes]
+    # The gradient of a loss is the first of all.
+    back = min((node.sequence for node in nodes if node.kernel == "mean_backward"), default=inf)
+    transposed = {_made_by(n) for n in nodes if n.kernel == _TRANSPOSED and n.sequence < back}
+    return [_kernel(step, back, transposed) for step in steps]
+
+
+def _made_by(node: Node) -> tuple[str, int]:
+    """What a node has in common with those of its gradient: the layer, and the spec itself."""
+    return node.layer, id(node.spec)
+
+
+def _kernel(step: Step, back: float, transposed: set[tuple[str, int]]) -> str:
     if not step.nodes:
         return _MOVES.get(step.kernel, step.kernel)
     names, direction = [], ""
     for node in step.nodes:
-        name, backward, of = _name(node).partition("_backward")
-        names.append(name)
-        if backward:
+        kernel = node.kernel
+        if _made_by(node) in transposed:
+            kernel = _of_transposed(node, back)
+        kernel, backward, of = kernel.partition("_backward")
+        names.append(_name(kernel, node.spec))
+        # Some kernels are their own gradients.
+        own = node.sequence >= back and node.layer and step.outputs
+        if backward or own:
             direction = " backward" + of.replace("_", ", ")
     text = " + ".join(names) + direction
-    if step.kernel in _UPDATES or step.kernel == "accumulate":
+    if not step.outputs and step.kernel != "next_step":
         text += ", " + _changed(step).rpartition("/")[2]
     return text
 
 
-def _name(node: Node) -> str:
-    kernel = node.kernel.removesuffix("_backward")
+def _of_transposed(node: Node, back: float) -> str:
+    """A transposed convolution is the gradient of a convolution; that is its own gradient."""
+    if node.sequence < back:
+        return "conv2d_transpose"
+    direction = "input" if node.kernel == "conv2d" else "kernel"
+    return f"conv2d_transpose_backward_{direction}"
+
+
+def _name(kernel: str, spec: Any) -> str:
     if kernel in _KINDS:
-        return node.kernel.replace(kernel, _KINDS[kernel][node.spec.kind])
-    return node.kernel.replace("categorical_", "")
+        kernel = _KINDS[kernel][spec.kind]
+    elif kernel == "conv2d" and spec.groups == spec.channels > 1:
+        kernel = "depthwise_conv2d"
+    return _SHOWN.get(kernel, kernel.replace("categorical_", ""))
 
 
 def _schedule(step: Step) -> str:

@@ -242,7 +242,7 @@ CASES: Cases = {
 }
 
 SIDES = (1, 5, 6, 2)
-# Not "wrap", where the backends of Keras differ between the last pixel and the first.
+# Not "wrap", which TensorFlow alone of the backends of Keras does in a way of its own.
 FILLED: list[tuple[Any, ...]] = [
     ({"fill_mode": "constant", "fill_value": 0.25}, SIDES),
     ({"fill_mode": "nearest"}, SIDES),

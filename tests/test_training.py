@@ -670,8 +670,9 @@ def test_a_terminal_sees_step_time_loss_metrics_and_validation(
         for step in (1, 2, 3, 4):
             wanted = rf"Epoch {epoch}/2 {step}/4 \S+ +\d\d:\d\d<\d\d:\d\d, {scores}"
             assert any(re.fullmatch(wanted, bar) for bar in drawn), drawn
-    validation = r" - val_accuracy: \d\.\d{4} - val_loss: \d+\.\d{4}"
-    assert_lines(left_on_screen(text), *(EPOCH.format(n) + validation for n in (1, 2)))
+    pattern = EPOCH.replace(r"\d{{4}}", r"\d{{4}} \(val \d\.\d{{4}}\)")
+    assert_lines(left_on_screen(text), *(pattern.format(n) for n in (1, 2)))
+    assert max(len(line) for line in left_on_screen(text)) <= 80
 
 
 # ---- evaluate, train_on_batch, metrics ---------------------------------------------------------

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from convkit.cli.errors import CommandError
 from convkit.cli.parser import make_parser
@@ -32,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     try:
         command = importlib.import_module(f"convkit.cli.{arguments.command}")
-        command.run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn  # type: ignore[assignment]
+            command.run(arguments)
         sys.stdout.flush()
     except CommandError as error:
         return _fail(str(error))
@@ -46,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nconvkit: interrupted", file=sys.stderr)
         return INTERRUPTED
     return OK
+
+
+def _warn(message: Any, *_: Any) -> None:
+    """A warning as users of a command want it: without the place in the source."""
+    print(f"convkit: warning: {message}", file=sys.stderr)
 
 
 def _fail(message: str) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from convkit.cli.errors import CommandError
+
+if TYPE_CHECKING:
+    from convkit.cli.trained import Description
 
 # MNIST's way: the ink fits into 20 x 20 pixels, and its centre of mass into the middle of 28 x 28.
 _MNIST_SIZE, _MNIST_INK = 28, 20
@@ -31,6 +34,32 @@ def require_pillow() -> None:
         import PIL.Image  # noqa: F401
     except ImportError:
         raise CommandError("reading images needs Pillow: pip install 'convkit-nn[plot]'") from None
+
+
+def as_input(path: Path, description: Description, model: Any) -> np.ndarray:
+    """The image in a file as a model takes it: (H, W, C), uint8.
+
+    Of drawings the ink is found and framed; photographs are cut to the proportions of the model's
+    input and scaled.
+
+    Raises:
+        CommandError: it is no image that can be read, or shows nothing.
+    """
+    height, width, channels = model.input_shape[1:]
+    if description.drawings:
+        ink = read(path, description.data, height)
+        pixels: np.ndarray = np.rint(ink * 255).astype(np.uint8)
+        return pixels
+    from convkit.datasets import images
+
+    try:
+        image = images.read(path, channels)
+    except images.ImageError as error:
+        raise CommandError(str(error)) from None
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror or error}") from None
+    pixels = images.fitted(image, (height, width), "bilinear", crop_to_aspect_ratio=True)
+    return pixels.reshape(height, width, channels)
 
 
 def read(path: Path, data: str | None, size: int) -> np.ndarray:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 import convkit
-from convkit.cli import data, images, trained
+from convkit.cli import images, trained
 from convkit.cli.errors import CommandError
 from convkit.cli.train import check_plot
 
 _SHOWN = 0.001  # probabilities below are not told one by one
+_MOST = 5  # classes that are told
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -21,7 +22,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         convkit.set_num_threads(arguments.threads)
     images.require_pillow()
-    plot_target = check_plot(arguments.plot)
+    plot_target = check_plot(arguments.plot, "--plot")
     path = Path(arguments.model).expanduser() if arguments.model else _newest()
     model, description = trained.load(path)
     if not arguments.model:
@@ -37,8 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     inputs, failed = [], 0
     for name in arguments.images:
         try:
-            ink = images.read(Path(name).expanduser(), description.data, description.size)
-            inputs.append(data.centred(ink))
+            inputs.append(images.as_input(Path(name).expanduser(), description, model))
         except CommandError as error:
             print(f"convkit: error: {error}", file=sys.stderr)
             failed += 1
@@ -60,19 +60,21 @@ def run(arguments: argparse.Namespace) -> None:
 def describe(probabilities: np.ndarray, class_names: tuple[str, ...]) -> str:
     """7 (99.6 %; 1 0.3 %; others below 0.1 %)"""
     order = np.argsort(-probabilities, kind="stable")
-    shown = [i for i in order[1:] if probabilities[i] >= _SHOWN]
+    shown = [i for i in order[1:_MOST] if probabilities[i] >= _SHOWN]
     parts = [f"{probabilities[order[0]]:.1%}"]
     parts += [f"{class_names[i]}: {probabilities[i]:.1%}" for i in shown]
-    if len(shown) < len(order) - 1:
-        parts.append(f"{'others' if shown else 'all others'} below {_SHOWN:.1%}")
+    rest = probabilities[order[len(shown) + 1 :]]
+    if len(rest):
+        below = max(_SHOWN, float(np.ceil(rest.max() * 1000) / 1000))
+        parts.append(f"{'others' if shown else 'all others'} below {below:.1%}")
     return f"{class_names[order[0]]} ({'; '.join(parts)})"
 
 
 def _newest() -> Path:
-    found = sorted(Path().glob("lenet*.safetensors"), key=lambda path: path.stat().st_mtime)
+    found = sorted(Path().glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise CommandError(
-            "there are no weights (lenet*.safetensors) in this folder: "
-            'run "convkit train" first, or say where they are with --model FILE'
+            "there is no trained model (*.safetensors) in this folder: "
+            'run "convkit train" first, or say where one is with --model FILE'
         )
     return found[-1]

@@ -158,8 +158,8 @@ class BatchNormalization(_Normalization):
 
 
 class LayerNormalization(_Normalization):
-    """(x - mean) / sqrt(variance + epsilon) * gamma + beta, with each sample's own mean and variance
-    over the last axis, or over several at the end (Ba et al., 2016).
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta, with mean and variance of each sample's
+    last axis, or of several at the end (Ba et al., 2016).
 
     Args:
         axis: -1, or a tuple of axes at the end.

@@ -74,7 +74,7 @@ def restore(path: Path, model: Any, callbacks: Sequence[Any]) -> int:
     counters = [tensors.pop(f"counter/{i}") for i in range(_count(tensors, "counter/"))]
     arrays = {key: value for key, value in tensors.items() if key.startswith("callback/")}
     weights = {key: value for key, value in tensors.items() if not key.startswith("callback/")}
-    saving.restore(model, weights, path)
+    saving.restore(model, weights, path, op="BackupAndRestore")
     if header["learning_rate"] is not None:
         model.optimizer.learning_rate = header["learning_rate"]
     for callback, (_, state) in zip(callbacks, header["callbacks"], strict=True):

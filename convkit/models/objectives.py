@@ -8,7 +8,6 @@ from typing import Any
 from convkit import geometry, losses, metrics
 from convkit.geometry import Shape
 
-
 # Reductions of a loss that are what training goes by: the mean over all rows.
 MEANS = ("sum_over_batch_size", "mean")
 

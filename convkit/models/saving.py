@@ -170,7 +170,11 @@ def _note(thing: Any, found: dict[str, Any]) -> None:
 
 
 def restore(
-    model: Model, tensors: dict[str, np.ndarray], path: Any, optimizer: bool = True
+    model: Model,
+    tensors: dict[str, np.ndarray],
+    path: Any,
+    optimizer: bool = True,
+    op: str = "load_model",
 ) -> None:
     """Assigns what a file holds to a model's variables; nothing is changed if one does not fit."""
     optimizer = optimizer and model.optimizer is not None
@@ -182,7 +186,7 @@ def restore(
         for key, array in tensors.items()
         if optimizer or not key.startswith(f"{OPTIMIZER}/")
     }
-    files.assign("load_model", known, given, path)
+    files.assign(op, known, given, path)
 
 
 def _make_slots(model: Model, tensors: dict[str, np.ndarray]) -> None:

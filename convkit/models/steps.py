@@ -439,9 +439,9 @@ class Prediction:
         if self._fold is None or self._folded_at == graph.version():
             return
         with self._fold_lock:
-            now = graph.version()
-            self._fold.run(0, 1, 1)
-            self._folded_at = now
+            if self._folded_at != (now := graph.version()):
+                self._fold.run(0, 1, 1)
+                self._folded_at = now
 
     @property
     def variables(self) -> list[Variable]:
