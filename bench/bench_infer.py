@@ -8,7 +8,7 @@ from typing import Any
 import report
 from driver import Result, add_options, add_peak_option, note, parse, run_with_peak
 from engines import CUDA_PREDICTORS, PREDICTORS
-from networks import NETWORKS
+from measured import NETWORKS
 
 HEAD = (
     "network",

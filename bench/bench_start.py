@@ -16,7 +16,7 @@ import report
 from data import describe_data
 from driver import HERE, SETTLE_SECONDS, Result, add_options, environment, interpreter, note, parse
 from engines import TRAINERS
-from networks import NETWORKS
+from measured import NETWORKS
 
 HEAD = (
     "network",

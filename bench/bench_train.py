@@ -9,7 +9,7 @@ import report
 from data import describe_data
 from driver import Result, add_options, add_peak_option, parse, run_engines, run_with_peak
 from engines import CUDA_TRAINERS, TRAINERS
-from networks import NETWORKS
+from measured import NETWORKS
 
 HEAD = (
     "network",

@@ -285,7 +285,8 @@ class Dataset:
             if not isinstance(sample.error, self._skip):
                 sample.error.add_note(f"Dataset: while loading {name}")
                 raise sample.error
-            left_out[name] = str(sample.error) or type(sample.error).__name__
+            reason = str(sample.error).removeprefix(f"{name}: ")
+            left_out[name] = reason or type(sample.error).__name__
         if not samples:
             return None, left_out
         return _stacked(samples, lambda place: self._name(self.items[kept[place]])), left_out

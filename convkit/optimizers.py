@@ -379,6 +379,7 @@ class Optimizer(configuration.Configured):
             _put(gradient, value)
         self.prepare(None, 1)
         program.run(0, 1, 1)
+        graph.touch()
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Variable]]) -> None:
         """`apply` for pairs of a gradient and a variable."""

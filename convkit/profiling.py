@@ -20,6 +20,7 @@ from convkit.program import Program
 _UPDATES = ("sgd", "adam")
 _MOVES = {"untile": "tiles to rows", "tile_gather": "rows to tiles"}
 _TRANSPOSED = "conv2d_backward_input"  # before all gradients a transposed convolution
+_AVERAGE = "/average"  # what an optimizer adds to the name of a weight
 # What kernels are called here; otherwise by their own names.
 _SHOWN = {
     "batch_dice": "dice",
@@ -30,7 +31,7 @@ _SHOWN = {
     "expand": "repeat",
     "mean_absolute_percentage_error": "mape",
     "mean_squared_logarithmic_error": "msle",
-    "rate_of_step": "learning rate",
+    "rate_of_step": "from table",
     "square_sum": "sum of squares",
 }
 # Kernels that do several things, which their spec tells apart.
@@ -45,7 +46,7 @@ _KINDS = {
     )
 }
 # Characters of a layer's and of a kernel's name where they are shown.
-WIDEST_LAYER, WIDEST_KERNEL = 26, 32
+WIDEST_LAYER, WIDEST_KERNEL = 26, 33
 
 
 @dataclass(frozen=True)
@@ -318,21 +319,27 @@ def _layers(steps: Sequence[Step]) -> list[str]:
 def _purpose(step: Step, read_for: dict[int, str]) -> str:
     """What a step without a layer is for, given that of the values that later steps read."""
     if step.kernel == "accumulate":
-        return "loss" if _changed(step) == "loss" else "metrics"
+        return "loss" if _changed(step)[1] == "loss" else "metrics"
     if not step.outputs:
-        owner, slash, _ = _changed(step).rpartition("/")
-        return owner if slash else "optimizer"
+        return _changed(step)[0] or "optimizer"
     if "gather" in step.kernel:
         return "data"
+    if step.kernel == "square_sum":  # perhaps of all gradients together
+        return "optimizer"
     if "_backward" in step.kernel:
         return "loss"
     return next((read_for[id(v)] for v in step.outputs if id(v) in read_for), "data")
 
 
-def _changed(step: Step) -> str:
-    """The name of the variable that a step without outputs changes: its last argument."""
-    value = step.inputs[-1]
-    return value.variable.name if value is not None and value.variable is not None else ""
+def _changed(step: Step) -> tuple[str, str]:
+    """The owner and the name of the variable that a step without outputs changes, its last
+    argument; a penalty's is the one that it looks at."""
+    value = step.inputs[0 if step.kernel == "penalty" else -1]
+    if value is None or value.variable is None:
+        return "", ""
+    whole = value.variable.name
+    owner, _, name = whole.removesuffix(_AVERAGE).rpartition("/")
+    return owner, f"{name} average" if whole.endswith(_AVERAGE) else name
 
 
 def _kernels(steps: Sequence[Step]) -> list[str]:
@@ -358,14 +365,14 @@ def _kernel(step: Step, back: float, transposed: set[tuple[str, int]]) -> str:
         if _made_by(node) in transposed:
             kernel = _of_transposed(node, back)
         kernel, backward, of = kernel.partition("_backward")
-        names.append(_name(kernel, node.spec))
+        names.append(_name(kernel, node, bool(backward)))
         # Some kernels are their own gradients.
         own = node.sequence >= back and node.layer and step.outputs
         if backward or own:
             direction = " backward" + of.replace("_", ", ")
     text = " + ".join(names) + direction
     if not step.outputs and step.kernel != "next_step":
-        text += ", " + _changed(step).rpartition("/")[2]
+        text += f", {_changed(step)[1]}"
     return text
 
 
@@ -377,11 +384,13 @@ def _of_transposed(node: Node, back: float) -> str:
     return f"conv2d_transpose_backward_{direction}"
 
 
-def _name(kernel: str, spec: Any) -> str:
+def _name(kernel: str, node: Node, backward: bool) -> str:
     if kernel in _KINDS:
-        kernel = _KINDS[kernel][spec.kind]
-    elif kernel == "conv2d" and spec.groups == spec.channels > 1:
+        kernel = _KINDS[kernel][node.spec.kind]
+    elif kernel == "conv2d" and node.spec.groups == node.spec.channels > 1:
         kernel = "depthwise_conv2d"
+    elif kernel == "channel_affine" and node.inputs[2 if backward else 1] is None:
+        kernel = "bias"
     return _SHOWN.get(kernel, kernel.replace("categorical_", ""))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 import blocks
 
 from convkit.layers import base
+
+_SAVED = re.compile(r'(path=|savefig\()"[\w-]+\.png"')  # how pages save pictures that they show
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -26,7 +29,7 @@ def setup(app: Any) -> dict[str, bool]:
 
 def show_pictures(app: Any, page: str, source: list[str]) -> None:
     """Adds pictures to the text of a page, which is the one element of `source`."""
-    if '.png"' not in source[0] or not page.startswith(("tutorial/", "howto/")):
+    if not _SAVED.search(source[0]):
         return
     folder = Path(app.outdir) / "_pictures" / page
     folder.mkdir(parents=True, exist_ok=True)

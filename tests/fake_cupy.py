@@ -276,6 +276,10 @@ class ndarray:
         same_device(self)
         return asarray(self.get().astype(dtype))
 
+    def take(self, indices: ndarray, axis: int | None = None) -> ndarray:
+        same_device(self)
+        return asarray(self.get().take(indices.get(), axis))
+
     def copy(self) -> ndarray:
         return self.astype(self.dtype)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import convkit
-from convkit.cli import bench, images, main, trained
+from convkit.cli import bench, images, main, networks, parser, trained
 from convkit.cli import data as cli_data
 from convkit.cli.errors import CommandError
 from convkit.datasets import digits
@@ -81,12 +81,24 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"convkit {convkit.__version__}\n"
 
 
-@pytest.mark.parametrize("argv", [[], ["train"], ["evaluate"], ["predict"], ["info"], ["bench"]])
-def test_help(argv, capsys):
+COMMANDS = ("train", "evaluate", "predict", "plot", "export", "info", "bench")
+
+
+@pytest.mark.parametrize("argv", [[], *([name] for name in COMMANDS)])
+def test_help(argv, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([*argv, "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(" ".join(["usage: convkit", *argv]))
-    assert all(len(line) <= 100 for line in text.splitlines())
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_the_parser_knows_what_there_is():
+    from convkit.cli import plot
+
+    assert tuple(parser.MODELS) == tuple(networks.NETWORKS)
+    assert tuple(networks.AUGMENTATIONS) == parser.AUGMENTATIONS
+    assert tuple(parser.PICTURES) == tuple(plot.KINDS)
 
 
 def test_without_a_command_the_help_is_shown(capsys):
@@ -105,10 +117,18 @@ def test_without_a_command_the_help_is_shown(capsys):
         ["train", "--seed", "4294967296"],
         ["train", "--seed", "-1"],
         ["train", "--threads", "0"],
-        ["train", "--model", "alexnet"],
+        ["train", "--model", "magic"],
+        ["train", "--augment", "magic"],
+        ["train", "--schedule", "magic"],
+        ["train", "--early-stopping", "0"],
+        ["train", "--image-size", "-1"],
         ["train", "--optimizer", "magic"],
         ["evaluate"],
         ["predict"],
+        ["plot"],
+        ["plot", "model"],
+        ["plot", "nothing", "file"],
+        ["export", "file"],
     ],
 )
 def test_wrong_usage(argv, capsys):
@@ -141,23 +161,40 @@ def test_quiet_training_prints_the_result_alone(capsys):
     assert len(captured.out.splitlines()) == 2
 
 
-def test_equal_seeds_give_equal_files():
+def test_equal_seeds_give_equal_files(tmp_path):
     np.savez("own.npz", **small())
     run = ["train", "--data", "own.npz", "--epochs", "1", "--quiet", "--save"]
-    assert main([*run, "a", "--seed", "1", "--threads", "1"]) == 0
-    assert main([*run, "b", "--seed", "1", "--threads", "2"]) == 0
-    assert main([*run, "c", "--seed", "2"]) == 0
+    for more in (["a", "--seed", "1", "--threads", "1"], ["b", "--seed", "1"], ["c"]):
+        process = start(*run, *more, folder=tmp_path)
+        process.communicate(timeout=SECONDS)
+        assert process.returncode == 0
     assert Path("a").read_bytes() == Path("b").read_bytes()
     assert Path("a").read_bytes() != Path("c").read_bytes()
 
 
-def test_the_file_says_what_it_is(weights):
-    assert files.read_metadata(weights) == {
+def test_the_file_is_the_whole_model_and_says_what_it_is(weights):
+    assert files.read_metadata(weights)["extra"] == {
         "model": "lenet",
         "data": "digits",
-        "size": 28,
+        "drawings": True,
         "class_names": list("0123456789"),
     }
+    (_, _), (x, y) = digits.load_data(size=28)
+    model = convkit.models.load_model(weights)
+    _, accuracy = model.evaluate(x[..., np.newaxis], y.astype(np.int32), verbose=0)
+    assert accuracy > 0.96
+
+
+def test_files_of_weights_alone_are_still_read(weights, capsys):
+    model, _ = trained.load(weights)
+    lenet = convkit.models.lenet()
+    lenet.set_weights(model.get_weights())
+    of_old = {"model": "lenet", "data": "digits", "size": 28, "class_names": list("0123456789")}
+    files.save("old.safetensors", lenet, of_old)
+    for name in (str(weights), "old.safetensors"):
+        assert main(["evaluate", name]) == 0
+    told = capsys.readouterr().out.split("Test accuracy")
+    assert told[1].splitlines()[0] == told[2].splitlines()[0]
 
 
 @pytest.mark.parametrize("model", ["lenet", "lenet_1998", "lenet_caffe"])
@@ -178,6 +215,9 @@ def test_a_folder_of_idx_files(model, compressed, tmp_path, capsys):
     assert "of 40 images right" in capsys.readouterr().out
 
 
+LENET, LENET_1998 = networks.NETWORKS["lenet"], networks.NETWORKS["lenet_1998"]
+
+
 def test_an_npz_file_of_fractions_equals_one_of_bytes():
     arrays = small()
     np.savez("bytes.npz", **arrays)
@@ -185,23 +225,22 @@ def test_an_npz_file_of_fractions_equals_one_of_bytes():
     arrays["x_test"] = arrays["x_test"] / np.float32(255)
     arrays["y_train"] = arrays["y_train"].astype(np.int64).reshape(-1, 1)
     np.savez("fractions.npz", **arrays)
-    of_bytes, of_fractions = (cli_data.load(f"{name}.npz", 28) for name in ("bytes", "fractions"))
-    np.testing.assert_array_equal(of_bytes.train[0], of_fractions.train[0])
-    np.testing.assert_array_equal(of_bytes.train[1], of_fractions.train[1])
+    of_bytes, of_fractions = (
+        cli_data.load(f"{name}.npz", LENET).train for name in ("bytes", "fractions")
+    )
+    np.testing.assert_allclose(of_bytes.x, of_fractions.x, rtol=1e-6)
+    np.testing.assert_array_equal(of_bytes.y, of_fractions.y)
     assert main(["train", "--data", "fractions.npz", "--epochs", "1", "--optimizer", "sgd"]) == 0
 
 
 def test_images_get_a_border_for_the_model_of_1998():
     np.savez("own.npz", **small())
-    x, _ = cli_data.load("own.npz", 32).train
+    x = cli_data.load("own.npz", LENET_1998).train.x
     assert x.shape == (40, 32, 32, 1)
-    assert x.dtype == np.float32
-    centred = small()["x_train"] / 255.0 * 2 - 1
-    assert centred.min() == -1
-    assert centred.max() == 1
-    np.testing.assert_allclose(x[:, 2:-2, 2:-2, 0], centred, rtol=0, atol=1e-6)
+    assert x.dtype == np.uint8
+    np.testing.assert_array_equal(x[:, 2:-2, 2:-2, 0], small()["x_train"])
     for border in (x[:, :2], x[:, -2:], x[:, :, :2], x[:, :, -2:]):
-        np.testing.assert_array_equal(border, -1)
+        np.testing.assert_array_equal(border, 0)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +262,7 @@ def test_images_get_a_border_for_the_model_of_1998():
 def test_data_that_do_not_fit(change, message):
     np.savez("own.npz", **{**small(), **change})
     with pytest.raises(CommandError, match=message):
-        cli_data.load("own.npz", 28)
+        cli_data.load("own.npz", LENET)
 
 
 def test_data_that_are_not_there(tmp_path, capsys):
@@ -479,7 +518,7 @@ def test_info_imports_nothing_slow(tmp_path):
 
 def test_ctrl_c(tmp_path):
     process = start("train", "--epochs", "100000", "--threads", "1", folder=tmp_path)
-    assert "lenet" in process.stdout.readline()
+    assert "digits" in process.stdout.readline()
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=SECONDS)
@@ -503,11 +542,3 @@ def test_broken_pipe(tmp_path):
     os.close(writer)
     assert done.returncode == 1
     assert done.stderr == ""
-
-
-def test_description_makes_the_model_it_describes():
-    for model, size in (("lenet", 28), ("lenet_1998", 32), ("lenet_caffe", 28)):
-        description = trained.Description(model, None, size, ("a", "b", "c"))
-        made = trained.make(description)
-        assert made.input_shape == (None, size, size, 1)
-        assert made.output_shape == (None, 3)

@@ -194,12 +194,12 @@ def test_commands_and_their_output_are_told_apart() -> None:
 def test_pictures_stand_below_the_code_that_makes_them(tmp_path: Path) -> None:
     app = SimpleNamespace(outdir=tmp_path / "site", srcdir=tmp_path)
     code = "from pathlib import Path\nPath('a').write_text('x')\nPath('b.png').write_text('y')"
-    page = f'A.\n\n```python\n{code}\nname = "b.png"\n```\n\n```python\nprint(name)\n```\n'
+    page = f'A.\n\n```python\n{code}\ndict(path="b.png")\n```\n\n```python\nprint(1)\n```\n'
     source = [page]
     pictures.show_pictures(app, "howto/one", source)
     tag = '<img src="../_pictures/howto/one/b.png" alt="b.png">'
     assert source[0].replace(f"\n\n{tag}\n", "") == page.rstrip("\n")
-    assert source[0].index(tag) < source[0].index("print(name)")
+    assert source[0].index(tag) < source[0].index("print(1)")
     assert (tmp_path / "site/_pictures/howto/one/b.png").read_text() == "y"
     assert not Path("b.png").exists()
 

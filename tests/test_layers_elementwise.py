@@ -289,7 +289,9 @@ SIMPLE = [
 ]
 
 
-@pytest.mark.parametrize(("layer", "config", "function"), SIMPLE, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(
+    ("layer", "config", "function"), SIMPLE, ids=lambda v: "" if callable(v) else str(v)[:40]
+)
 def test_layers_of_one_input(layer, config, function):
     y = layer(X)
     np.testing.assert_allclose(y, function(X), rtol=1e-5, atol=1e-6)

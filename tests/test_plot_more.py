@@ -494,3 +494,19 @@ def test_a_confusion_matrix_of_many_classes_has_no_numbers(tmp_path):
     figure = plot.confusion_matrix(y, np.roll(y, 1), [f"name {i}" for i in y], path=path)
     assert not figure.axes[0].texts
     assert max(size_of(path)) < 2400
+
+
+def test_models_on_a_gpu_are_drawn_too(place, rng):
+    utils.set_random_seed(0)
+    model = small()
+    images = rng.random((2, 12, 12, 1), np.float32)
+    expected, _ = plot.grad_cam_maps(model, images, classes=1)
+    walk = Walk("test", model)
+    (value,) = walk.values(images[:1], [walk.outputs[0]])
+    if place is not None:
+        model.to("cuda")
+    found, _ = plot.grad_cam_maps(model, images, classes=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    there = Walk("test", model).values(images[:1], [walk.outputs[0]])[0]
+    np.testing.assert_allclose(there, value, rtol=1e-5, atol=1e-6)
+    assert len(plot.filters(model.layers[0]).axes) == 5

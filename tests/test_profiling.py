@@ -156,6 +156,130 @@ def test_what_belongs_to_losses_and_metrics_of_one_s_own():
     } <= kernels
 
 
+def of_every_layer() -> Model:
+    """Layers of every kind, one after the other."""
+    y = x = layers.Input((12, 12, 3), name="x")
+    shared = layers.Rescaling(1 / 255, name="scaled")
+    for layer in (
+        shared,
+        layers.Normalization(mean=0.5, variance=0.1),
+        layers.RandomFlip(),
+        layers.RandomContrast(0.2),
+        layers.RandomRotation(0.1),
+        layers.RandomTranslation(0.1, 0.1),
+        layers.RandomZoom(0.1),
+        layers.RandomCrop(10, 10, name="cropped"),
+        layers.GaussianNoise(0.1),
+        layers.ZeroPadding2D(1, name="padded"),
+        layers.Conv2D(6, 3, padding="same", use_bias=False, name="c"),
+        layers.BatchNormalization(name="norm"),
+        layers.PReLU(shared_axes=[1, 2], name="prelu"),
+        layers.SpatialDropout2D(0.2),
+        layers.DepthwiseConv2D(3, padding="same", name="depthwise"),
+        layers.SiLU(name="silu"),
+        layers.SeparableConv2D(8, 3, padding="same", name="separable"),
+        layers.GELU(),
+        layers.MaxPooling2D(2),
+        layers.Conv2DTranspose(6, 2, strides=2, name="up"),
+        layers.ELU(),
+        layers.AveragePooling2D(2),
+        layers.UpSampling2D(2),
+        layers.Cropping2D(1),
+        layers.Hardswish(),
+        layers.LeakyReLU(),
+        layers.Activation("mish"),
+    ):
+        y = layer(y)
+    other = layers.LayerNormalization(name="rows")(y)
+    for join in (
+        layers.Add(),
+        layers.Multiply(name="product"),
+        layers.Average(),
+        layers.Maximum(),
+        layers.Minimum(),
+        layers.Subtract(),
+    ):
+        y = join([y, other])
+    y = layers.Permute((2, 3, 1))(layers.Permute((3, 1, 2), name="order")(y))
+    y = layers.ReLU(name="relu")(y)
+    y = layers.Concatenate()(
+        [layers.GlobalAveragePooling2D(name="mean")(y), layers.GlobalMaxPooling2D(name="max")(y)]
+    )
+    y = layers.Reshape((24,))(layers.Flatten()(layers.RepeatVector(2, name="twice")(y)))
+    y = layers.Dense(3, kernel_regularizer="l2", kernel_constraint="max_norm", name="d")(
+        layers.Dropout(0.1, name="drop")(y)
+    )
+    return Model(x, layers.Softmax()(y))
+
+
+def test_a_plan_of_every_layer():
+    model = of_every_layer()
+    known = {getattr(layers, name) for name in layers.__all__}
+    known -= {layers.Layer, layers.ArrayLayer, layers.Input}
+    assert known == {type(layer) for layer in model.layers}
+    model.compile(
+        convkit.optimizers.RMSprop(
+            convkit.schedules.ExponentialDecay(1e-3, 10, 0.9),
+            weight_decay=1e-4,
+            global_clipnorm=1.0,
+            use_ema=True,
+        ),
+        convkit.losses.CategoricalFocalCrossentropy(),
+        metrics=["accuracy"],
+    )
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (32, 12, 12, 3)).astype(np.uint8)
+    y = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 32)]
+    result = profiled(model, x, y)
+    assert {
+        ("scaled", "gather + rescale"),
+        ("cropped", "random_transform"),
+        ("padded", "pad2d"),
+        ("norm", "batch_norm"),
+        ("norm", "batch_norm backward"),
+        ("norm", "moving_average, moving_variance"),
+        ("norm", "weight_decay, gamma"),
+        ("norm", "rmsprop, beta"),
+        ("norm", "sgd, beta average"),
+        ("prelu", "prelu backward"),
+        ("silu", "silu backward"),
+        ("depthwise", "depthwise_conv2d"),
+        ("depthwise", "depthwise_conv2d backward, kernel"),
+        ("separable", "depthwise_conv2d"),
+        ("separable", "conv2d backward, input"),
+        ("up", "conv2d_transpose"),
+        ("up", "bias"),
+        ("up", "conv2d_transpose backward, input"),
+        ("up", "conv2d_transpose backward, kernel"),
+        ("up", "bias backward"),
+        ("rows", "layer_norm backward"),
+        ("product", "multiply backward"),
+        ("order", "permute backward"),
+        ("mean", "mean backward"),
+        ("max", "max backward"),
+        ("twice", "repeat"),
+        ("twice", "sum backward"),
+        ("drop", "dropout backward"),
+        ("d", "penalty, kernel"),
+        ("d", "regularize"),
+        ("d", "clip by norm"),
+        ("d", "constrain, kernel"),
+        ("loss", "focal_crossentropy backward"),
+        ("optimizer", "sum of squares"),
+        ("rmsprop", "from table, learning_rate"),
+    } <= {(row.layer, row.kernel) for row in result.rows}
+    of_transposed = [row for row in result.rows if row.kernel.startswith("conv2d_transpose")]
+    assert len(of_transposed) == 3
+    assert all(row.multiply_adds == 6 * 6 * 8 * 6 * 4 for row in of_transposed)
+    assert all((row.share is None) == (not row.multiply_adds) for row in result.rows)
+    assert max(map(len, plan_of(model).splitlines())) <= 110
+    assert max(map(len, str(result).splitlines())) <= 120
+    forward = {(row.layer, row.kernel) for row in profiled(model, x).rows}
+    assert ("up", "conv2d_transpose") in forward
+    assert ("c", "conv2d") in forward  # with the normalisation in its weights
+    assert ("norm", "batch_norm") not in forward
+
+
 def test_tables_fit_a_terminal():
     name = "a_layer_with_a_name_that_goes_on_and_on"
     model = Sequential(

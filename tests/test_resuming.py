@@ -566,6 +566,9 @@ def test_backups_of_something_else_are_errors(tmp_path):
     training = Training(tmp_path)
     with pytest.raises(ValueError, match=r"expected the callbacks History of .*, got Counts, Hist"):
         training.fit(Counts(), backup)
+    training.model = network("sgd")
+    with pytest.raises(ValueError, match=r"expected the optimizer Adam of .*, got SGD"):
+        training.fit(backup)
     training.model = network("adam", layers.Dense(4))
     before = training.model.get_weights()
     with pytest.raises(ValueError, match=r"BackupAndRestore: expected the weights of this model"):

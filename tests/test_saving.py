@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import sys
@@ -31,6 +30,7 @@ from convkit import (
     schedules,
 )
 from convkit.models import Model, Sequential, files, load_model, saving
+from convkit.structure import flatten
 
 CLASSES = 3
 RNG = np.random.default_rng(5)
@@ -71,14 +71,18 @@ def same(model, folder, *inputs):
     assert type(loaded) is type(model)
     assert loaded.name == model.name
     assert bits(loaded) == bits(model)
-    assert json.dumps(loaded.get_config()) == json.dumps(model.get_config())
+    assert plainly(loaded) == plainly(model)
     expected, found = model.predict(given), loaded.predict(given)
     if isinstance(expected, dict):
         assert list(expected) == list(found)
-        expected, found = list(expected.values()), list(found.values())
-    for one, other in zip(np.atleast_1d(expected), np.atleast_1d(found), strict=True):
+    for one, other in zip(flatten(expected), flatten(found), strict=True):
         np.testing.assert_array_equal(one, other)
     return loaded
+
+
+def plainly(made) -> str:
+    """A configuration as a file holds it, in which tuples are lists."""
+    return json.dumps(made.get_config())
 
 
 @pytest.fixture
@@ -142,7 +146,7 @@ LAYERS: dict[str, tuple[Any, Any]] = {
     "RandomRotation": (IMAGE, lambda: layers.RandomRotation(0.1, seed=4)),
     "RandomTranslation": (IMAGE, lambda: layers.RandomTranslation(0.1, (-0.2, 0.1))),
     "RandomZoom": (IMAGE, lambda: layers.RandomZoom((-0.1, 0.1))),
-    "ReLU": (IMAGE, lambda: layers.ReLU(max_value=1.5)),
+    "ReLU": (IMAGE, lambda: layers.ReLU(negative_slope=0.25)),
     "RepeatVector": ((5,), lambda: layers.RepeatVector(3)),
     "Rescaling": (IMAGE, lambda: layers.Rescaling(0.5, offset=-1)),
     "Reshape": (IMAGE, lambda: layers.Reshape((3, -1))),
@@ -174,17 +178,17 @@ def test_every_layer_comes_back(name, tmp_path):
     loaded = same(model, tmp_path, *(RNG.normal(size=(3, *s)).astype(np.float32) for s in shapes))
     assert type(loaded.layers[-1]) is type(layer)
     assert loaded.layers[-1].trainable is layer.trainable
-    assert loaded.layers[-1].get_config() == layer.get_config()
+    assert plainly(loaded.layers[-1]) == plainly(layer)
 
 
 @pytest.mark.parametrize(
     "make",
     [
         lambda: models.lenet(),
-        lambda: models.mlp((4, 4, 1), 3, hidden=(5,)),
-        lambda: models.unet((16, 16, 1), 2, filters=(2, 3)),
-        lambda: models.resnet(18, (32, 32, 3), 4),
-        lambda: models.mobilenet((32, 32, 3), 4, alpha=0.25),
+        lambda: models.mlp((5,), 3, (4, 4, 1), dropout=0.5),
+        lambda: models.unet(2, (16, 16, 1), filters=2, depth=2, batch_norm=True),
+        lambda: models.resnet(18, 4, (32, 32, 3), filters=2),
+        lambda: models.mobilenet(0.125, 4, (32, 32, 3)),
     ],
 )
 def test_networks_come_back(make, tmp_path):
@@ -279,14 +283,11 @@ class Scale(layers.Layer):
         self.inner = inner
 
     def build(self, input_shape):
-        self.factor = self.add_weight("factor", (), initializers.Constant(self.first))
+        self.factor = self.add_weight("factor", input_shape[1:], initializers.Constant(self.first))
 
     def call(self, x):
-        y = ops.multiply(x, ops.reshape(self.factor, (1,))) if False else self._scaled(x)
+        y = ops.multiply(x, self.factor)
         return y if self.inner is None else self.inner(y)
-
-    def _scaled(self, x):
-        return ops.rescale(x, self.first)
 
 
 class Shifted(optimizers.SGD):
@@ -306,7 +307,7 @@ class Halving(schedules.LearningRateSchedule):
         return self.initial / 2**step
 
 
-class Ones(initializers.Initializer):
+class AllOnes(initializers.Initializer):
     def __call__(self, shape, dtype="float32"):
         return np.ones(shape, dtype)
 
@@ -341,7 +342,7 @@ def tenths(shape, dtype="float32"):
     return np.full(shape, 0.1, dtype)
 
 
-OWN = (Scale, Halving, Ones, Cubes, Worst, squash, distance, by_steps, tenths, Shifted)
+OWN = (Scale, Halving, AllOnes, Cubes, Worst, squash, distance, by_steps, tenths, Shifted)
 
 
 def own(optimizer: Any, loss: Any, chosen: Any) -> Sequential:
@@ -350,7 +351,7 @@ def own(optimizer: Any, loss: Any, chosen: Any) -> Sequential:
             layers.Input((5,)),
             Scale(0.5, layers.Dense(5, name="inside"), name="scale"),
             layers.Dense(5, activation=squash, kernel_initializer=tenths),
-            layers.Dense(5, kernel_initializer=Ones()),
+            layers.Dense(5, kernel_initializer=AllOnes()),
         ]
     )
     model.compile(optimizer, loss, metrics=chosen)
@@ -424,7 +425,7 @@ def test_functions_without_a_name_cannot_be_saved(tmp_path):
         model.save(path)
     model = outer_of(2)
     model.compile("sgd", lambda y_true, y_pred: distance(y_true, y_pred))
-    with pytest.raises(TypeError, match="compile: loss"):
+    with pytest.raises(TypeError, match="expected a value that can be written down"):
         model.save(path)
     model.save(path, include_optimizer=False)
     assert load_model(path).optimizer is None
@@ -499,7 +500,7 @@ def test_random_layers_go_on(tmp_path):
 
 def test_what_is_compiled_comes_back(tmp_path):
     model = network(optimizers.Adam(0.1))
-    loss = losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=2)
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True)
     chosen = [metrics.SparseTopKCategoricalAccuracy(2), "accuracy"]
     model.compile(optimizers.Adam(0.1), loss, metrics=chosen)
     loaded = again(model, tmp_path)
@@ -523,11 +524,6 @@ def test_models_without_an_optimizer_and_weights_alone(tmp_path):
     other = network()
     other.load_weights(path)
     np.testing.assert_array_equal(other.predict(POINTS), model.predict(POINTS))
-
-
-def test_infinite_arguments_come_back(tmp_path):
-    model = Sequential([layers.Input((2,)), layers.ReLU(threshold=-math.inf)])
-    assert again(model, tmp_path).layers[0].threshold == -math.inf
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -636,7 +632,6 @@ def test_arrays_that_do_not_fit_are_errors(tmp_path):
         ("5/kernel", np.zeros(3, np.float32)),
         ("optimizer/iterations", None),
         ("state/0/seed", None),
-        ("optimizer/0/kernel/other", np.zeros((5, 6), np.float32)),
     ):
         model = network()
         model.fit(POINTS, LABELS, verbose=0)
@@ -648,15 +643,25 @@ def test_arrays_that_do_not_fit_are_errors(tmp_path):
 
 def test_nothing_is_executed(tmp_path):
     """No module is imported, and no code run, that a file names."""
-    path = tmp_path / "model.safetensors"
     (tmp_path / "evil.py").write_text("raise SystemExit('imported')\n")
-    for name in ("evil", "evil.Evil", "builtins.eval", "convkit.models.Model"):
-        network().save(path)
-        changed(path, lambda header, name=name: renamed(header, name))
-        code = f"import convkit.models; convkit.models.load_model({str(path)!r})"
-        done = run_python(code, tmp_path)
-        assert done.returncode == 1
-        assert f"ValueError: load: expected a class of convkit, got {name!r}" in done.stderr
+    names = ("evil", "evil.Evil", "builtins.eval", "convkit.models.Model", "os.system")
+    for name in names:
+        network().save(tmp_path / name)
+        changed(tmp_path / name, lambda header, name=name: renamed(header, name))
+    code = f"""
+import sys
+import convkit.models
+for name in {names}:
+    try:
+        convkit.models.load_model(name)
+    except ValueError as error:
+        print(str(error).partition(";")[0])
+assert "evil" not in sys.modules
+"""
+    done = run_python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    expected = [f"load: expected a class of convkit, got {name!r}" for name in names]
+    assert done.stdout.splitlines() == expected
 
 
 def test_names_of_other_formats_are_refused(tmp_path):

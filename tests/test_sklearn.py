@@ -356,3 +356,16 @@ except ImportError as error:
     assert done.stdout.strip() == (
         "convkit.sklearn needs scikit-learn 1.6 or newer: pip install 'convkit-nn[sklearn]'"
     )
+
+
+def test_where_it_trains_and_predicts(digits, place):
+    x, y = digits
+    where = "cpu" if place is None else "cuda"
+    classifier = CNNClassifier(small, input_shape=(8, 8), epochs=2, device=where, random_state=0)
+    classifier.fit(x[:60] / 16, y[:60])
+    assert classifier.model_.device.startswith(where)
+    probabilities = classifier.predict_proba(x[:20])
+    other = pickle.loads(pickle.dumps(classifier))
+    assert other.model_.device == "cpu"
+    np.testing.assert_array_equal(other.predict_proba(x[:20]), probabilities)
+    assert other.model_.device.startswith(where)

@@ -14,7 +14,7 @@ import time
 from itertools import pairwise
 
 from data import training_data
-from networks import NETWORKS
+from measured import NETWORKS
 
 from engines import ENGINES
 from engines.processors import use_processors

@@ -13,7 +13,7 @@ import numpy as np
 import numpy_baseline
 from data import random_data, training_data
 from gpu_cases import gpu_cases
-from networks import NETWORKS
+from measured import NETWORKS
 from op_cases import Case, cases
 
 Reply = dict[str, Any]

@@ -69,6 +69,11 @@ class Images:
         else:
             yield from self.x
 
+    def image_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of an array."""
+        assert isinstance(self.x, np.ndarray)
+        return self.x.shape[1:]
+
     def first(self, most: int) -> Split:
         """The first so many in memory."""
         parts, found = [], 0
@@ -130,7 +135,7 @@ def load(
     except ValueError as error:
         raise CommandError(str(error)) from None
     parts = [_prepare(data, *part, network) for part in (train, test)]
-    shape, other = (np.shape(part.x)[1:] for part in parts)
+    shape, other = (part.image_shape() for part in parts)
     if shape != other:
         raise CommandError(
             f"{data}: expected test images of the shape of those to train on, {shape}, got {other}"
@@ -251,16 +256,18 @@ def _pixels(data: str, images: np.ndarray, network: Network) -> np.ndarray:
     given = images.shape
     if images.ndim == 3:
         images = images[..., np.newaxis]
-    bordered = images.shape[1:] == (28, 28, 1) and 32 in (network.least, (network.shape or (0,))[0])
+    to_32 = network.least == 32 or network.shape == (32, 32, 1)
+    bordered = to_32 and images.shape[1:] == (28, 28, 1)
     if bordered:
         border = (_BORDER, _BORDER)
         images = np.pad(images, ((0, 0), border, border, (0, 0)))
     if network.shape is not None and images.shape[1:] != network.shape:
-        size = network.shape[0]
-        also = f" or (N, {size - 4}, {size - 4})" if size == 32 else ""
+        height, width, channels = network.shape
+        wanted = f"(N, {height}, {width})" if channels == 1 else f"(N, {height}, {width}, 3)"
+        also = " or (N, 28, 28)" if network.shape == (32, 32, 1) else ""
         raise CommandError(
-            f"{data}: expected images (N, {size}, {size}){also} for this model, got {given}; "
-            "other models take others"
+            f"{data}: expected images {wanted}{also} for this model, got {given}; other models "
+            "take others"
         )
     if images.ndim != 4 or images.shape[3] not in (1, 3) or min(images.shape[1:3]) < network.least:
         raise CommandError(

@@ -29,11 +29,12 @@ _NOISE = 8
 
 
 def require_pillow() -> None:
-    """Raises a CommandError where Pillow is missing."""
+    """Loads Pillow and its readers; raises a CommandError where it is missing."""
     try:
-        import PIL.Image  # noqa: F401
+        import PIL.Image
     except ImportError:
         raise CommandError("reading images needs Pillow: pip install 'convkit-nn[plot]'") from None
+    PIL.Image.init()
 
 
 def as_input(path: Path, description: Description, model: Any) -> np.ndarray:

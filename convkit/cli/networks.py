@@ -52,7 +52,7 @@ def make(name: str, shape: Shape, classes: int, augment: Sequence[str] = ()) -> 
         augment: how images are changed at random while it trains: keys of AUGMENTATIONS.
     """
     network = NETWORKS[name].make(shape, classes)
-    inputs = x = layers.Input(shape)
+    inputs = x = layers.Input(shape, name="image")
     for kind in augment:
         x = AUGMENTATIONS[kind](shape[2] == 1)(x)
     # Inputs on both sides of zero train better (LeCun et al., Efficient BackProp, 1998).

@@ -38,7 +38,7 @@ PICTURES = {
 
 _EXAMPLES = """\
 examples:
-  convkit train                              train LeNet on the digits inside the package
+  convkit train                           train LeNet on digits in the package
   convkit train --data mnist --plot mnist.png
   convkit train --data photos/ --model resnet18 --augment
   convkit evaluate lenet-mnist.safetensors
@@ -77,11 +77,11 @@ _TRAIN = (
 examples:
   convkit train
   convkit train --data mnist --epochs 5 --batch-size 128 --seed 1
-  convkit train --data fashion_mnist --model lenet_caffe --save clothes.safetensors
+  convkit train --data fashion_mnist --model lenet_caffe --early-stopping
   convkit train --data cifar10 --model resnet18 --epochs 30 --augment \\
       --optimizer sgd --learning-rate 0.1 --schedule cosine \\
       --checkpoint backup/ --device auto
-  convkit train --data photos/ --model mobilenet --image-size 96 --early-stopping
+  convkit train --data photos/ --model mobilenet --image-size 96
   convkit train --data letters.npz --csv letters.csv --plot letters.png
 """
 )

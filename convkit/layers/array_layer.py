@@ -49,18 +49,30 @@ class ArrayLayer(Layer):
         values = list(x) if several else [x]
         if not isinstance(values[0], Symbol):
             weights = [variable.value for variable in self._variables]
-            return self._checked(self.forward(x, *weights), None)
+            return self._checked(self.forward(x, *weights), values[0], None)
         shapes = [tuple(value.shape) for value in values]
         shape = tuple(self.compute_output_shape(shapes if several else shapes[0]))
         spec = _Function(self, len(values), several)
         symbols = [*values, *(variable.symbol for variable in self._variables)]
         return graph.call("python", spec, None, symbols, [(None, *shape[1:])], self.dtype)[0]
 
-    def _checked(self, array: Any, shape: Shape | None) -> Any:
-        if not isinstance(array, np.ndarray) and not device.is_device_array(array):
+    def _checked(self, array: Any, beside: Any, shape: Shape | None) -> Any:
+        """An array as kernels take it; an error if it is none, of another shape or elsewhere.
+
+        Args:
+            beside: an array that it has to be beside, in the host's memory or on a GPU.
+            shape: None: any.
+        """
+        on_gpu = device.is_device_array(array)
+        if not on_gpu and not isinstance(array, np.ndarray):
             raise TypeError(
                 f"{self.name}: expected forward and backward to return arrays, got "
                 f"{type(array).__name__}"
+            )
+        if on_gpu != device.is_device_array(beside):
+            wanted, got = ("NumPy's", "on the GPU") if on_gpu else ("on the GPU", "NumPy's")
+            raise TypeError(
+                f"{self.name}: expected forward and backward to return arrays {wanted}, got {got}"
             )
         if shape is not None and tuple(array.shape) != tuple(shape):
             raise geometry.fail(self.name, f"an array of shape {tuple(shape)}", array.shape)
@@ -92,27 +104,43 @@ class _Function:
             x, weights = self._split(given)
             y = layer.forward(x, *weights)
             shape = outputs[0].shape if outputs[0] is not None else ()
-            return [layer._checked(y, (given[0].shape[0], *shape[1:]))]
+            return [layer._checked(y, given[0], (given[0].shape[0], *shape[1:]))]
         dy, *rest, y = given
         x, weights = self._split(rest)
         found = layer.backward(dy, x, y, *weights)
         if not weights:
             found = (found,)
-        if not isinstance(found, (tuple, list)) or len(found) != 1 + len(weights):
-            raise geometry.fail(
-                layer.name, f"backward to return {1 + len(weights)} gradients", type(found).__name__
-            )
+        self._check("", found, 1 + len(weights))
+        if self.several:
+            self._check("a list of ", found[0], self.inputs)
         dx = list(found[0]) if self.several else [found[0]]
         made: list[Any] = []
         for gradient, wanted, like in zip([*dx, *found[1:]], outputs, rest, strict=True):
             if wanted is None:
                 made.append(None)
             elif gradient is None:
-                made.append(layer._checked(like * 0, like.shape))
+                made.append(_zeros_like(like))
             else:
-                made.append(layer._checked(gradient, like.shape))
+                made.append(layer._checked(gradient, like, like.shape))
         return made
+
+    def _check(self, what: str, found: Any, count: int) -> None:
+        """Fails where these are not so many gradients."""
+        several = isinstance(found, (tuple, list))
+        if not several or len(found) != count:
+            of = " for x" if what else " (of x and each weight)"
+            got = f"{len(found)}" if several else type(found).__name__
+            raise geometry.fail(
+                self.layer.name, f"backward to return {what}{count} gradients{of}", got
+            )
 
     def _split(self, values: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
         x = list(values[: self.inputs]) if self.several else values[0]
         return x, values[self.inputs :]
+
+
+def _zeros_like(x: Any) -> Any:
+    if isinstance(x, np.ndarray):
+        return np.zeros_like(x)
+    with device.on(device.device_of(x)):
+        return device.zeros(x.shape, x.dtype)

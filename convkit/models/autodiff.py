@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
-from convkit import _core, geometry
+from convkit import _core, device, geometry, graph
 from convkit.graph import Node, Variable
 from convkit.models.data import Arrays, rows_of
 from convkit.models.objectives import objectives
@@ -38,22 +39,34 @@ class ValueAndGrad:
         model._build_for("value_and_grad", x)
         shapes = [symbol.shape for symbol in flatten(model.outputs)]
         chosen = objectives(model.output_names, shapes, self.loss, None, None)
+        if all(one.loss is None for one in chosen):
+            raise geometry.fail("value_and_grad", "a loss", "none")
+        if not model.trainable_weights:
+            raise geometry.fail("value_and_grad", "weights that can be trained", "none")
         arrays = model._compared_arrays("value_and_grad", x, y, sample_weight, None, chosen)
         if not rows_of(arrays):
             raise geometry.fail("value_and_grad", "at least one sample", "none")
         form = tuple(
             None if a is None else (a.dtype, a.shape[1:]) for values in arrays for a in values
         )
-        key = (form, model.gpu, tuple(id(v) for v in model.trainable_weights))
+        tiled = model._depth_first(rows_of(arrays), training=True)
+        key = (form, tiled, model.gpu, tuple(id(v) for v in model.trainable_weights))
         with self._lock:
             step = self._programs.get(key)
-            if step is None or step.program.forgotten:
-                step = self._programs[key] = _Step(model, chosen, arrays)
+            if step is None or step.program.forgotten or step.outputs is not model.outputs:
+                step = self._programs[key] = _Step(model, chosen, arrays, tiled)
             return step.run(arrays)
 
 
 class _Step:
-    def __init__(self, model: Any, chosen: Any, arrays: Arrays) -> None:
+    """The program for arrays of one form.
+
+    Attributes:
+        outputs: of the model as it was recorded.
+    """
+
+    def __init__(self, model: Any, chosen: Any, arrays: Arrays, depth_first: bool) -> None:
+        self.outputs = model.outputs
         self.sources = Sources(arrays, "fed")
         self.scores = Totals(chosen, regularized(model.trainable_weights))
         step = Gradients(model, chosen, self.sources, None, self.scores, "value_and_grad")
@@ -69,14 +82,19 @@ class _Step:
             # Held to an infinite range: as it is, where the caller finds it.
             spec = _core.Clip(size=target.value.size, limit=float("inf"))
             effects.append(Node("clip_value", spec, [gradient], [target.symbol]))
-        self.program = make_program(model, effects=effects)
+        self.program = make_program(model, effects=effects, depth_first=depth_first)
 
     def run(self, arrays: Arrays) -> tuple[float, list[Any]]:
         rows = rows_of(arrays)
         with self.program.bound(*self.sources.pairs(arrays)):
             self.scores.reset()
-            self.program.run(0, rows, rows)
-        return self.scores.logs()["loss"], [target.value.copy() for target in self.found]
+            try:
+                self.program.run(0, rows, rows)
+            finally:
+                graph.touch()
+        with nullcontext() if self.program.gpu is None else device.on(self.program.gpu):
+            found = [target.value.copy() for target in self.found]
+        return self.scores.logs()["loss"], found
 
 
 def value_and_grad(model: Any, loss: Any) -> ValueAndGrad:

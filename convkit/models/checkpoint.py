@@ -42,6 +42,7 @@ def save(path: Path, model: Any, callbacks: Sequence[Any], batches: int) -> None
         "streams": model.feed_state(),
         "stop": model.stop_training,
         "random": random.state(),
+        "optimizer": type(optimizer).__name__,
         "learning_rate": None if optimizer._schedule else optimizer._rate,
         "callbacks": states,
         "batches": batches,
@@ -70,6 +71,12 @@ def restore(path: Path, model: Any, callbacks: Sequence[Any]) -> int:
         raise ValueError(
             f"BackupAndRestore: expected the callbacks {', '.join(kept)} of {path}, got "
             f"{', '.join(names)}"
+        )
+    optimizer = type(model.optimizer).__name__
+    if optimizer != header["optimizer"]:
+        raise ValueError(
+            f"BackupAndRestore: expected the optimizer {header['optimizer']} of {path}, got "
+            f"{optimizer}"
         )
     counters = [tensors.pop(f"counter/{i}") for i in range(_count(tensors, "counter/"))]
     arrays = {key: value for key, value in tensors.items() if key.startswith("callback/")}

@@ -11,6 +11,7 @@ import numpy as np
 from convkit import geometry, optimizers, profiling
 from convkit.geometry import Shape
 from convkit.graph import LayerCall, Symbol, Variable
+from convkit.interpreter import Interpreter
 from convkit.layers import InputLayer, Layer
 from convkit.layers.base import once, unique_name
 from convkit.models import files, placement, sharing
@@ -372,12 +373,14 @@ class Model(Trainer):
             if measured and self.gpu is not None:
                 tiled = False
             forward = Prediction(self, arrays.x, tiled)
+            _require_plan(forward.program, measured)
             out = [forward.empty(arrays.x[0], i) for i in range(len(forward.y))]
             bound = forward.program.bound(
                 *zip(forward.x, arrays.x, strict=True), *zip(forward.y, out, strict=True)
             )
             return f"{self.name}: forward pass", forward.program, bound, rows
         step = self._training_step(arrays, batch, measured)
+        _require_plan(step.program, measured)
         order = np.arange(rows, dtype=np.int64)
         return f"{self.name}: training step", step.program, step.on(arrays, order), rows
 
@@ -504,6 +507,15 @@ class Sequential(Model):
             y = layer(y)
         self._connect(x, y)
         self._layers = layers
+
+
+def _require_plan(program: Any, measured: bool) -> None:
+    if isinstance(program, Interpreter):
+        raise geometry.fail(
+            "profile" if measured else "summary",
+            "a model made of ops alone",
+            "one with a layer that computes in Python",
+        )
 
 
 def _input(shape: Shape, dtype: str | None) -> InputLayer:

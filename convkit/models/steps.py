@@ -114,8 +114,7 @@ class Totals:
         ]
         self.penalised = list(penalised)
         self.penalty = Variable(np.zeros(2), "penalty", trainable=False)
-        self.extra = Variable(np.zeros(2), "added losses", trainable=False)
-        self.adds = False  # whether layers add losses of their own
+        self.added: list[Variable] = []  # for each loss that a layer adds
 
     def record(
         self, rows: Sequence[tuple[Symbol, Symbol, Symbol]], added: Sequence[Symbol] = ()
@@ -132,29 +131,27 @@ class Totals:
         ]
         if self.penalised:
             nodes += penalty_nodes(self.penalised, self.penalty)
-        self.adds = bool(added)
         for values in added:
-            nodes.append(graph.update("accumulate", _rows(values), [values, self.extra.symbol]))
+            total = Variable(np.zeros(2), "added loss", trainable=False)
+            nodes.append(graph.update("accumulate", _rows(values), [values, total.symbol]))
+            self.added.append(total)
         return nodes
 
     @property
     def variables(self) -> list[Variable]:
         """All counters."""
-        return [v for _, scores in self.scores for v in scores.variables] + [
-            self.penalty,
-            self.extra,
-        ]
+        own = [v for _, scores in self.scores for v in scores.variables]
+        return [*own, self.penalty, *self.added]
 
-    def _added(self) -> tuple[tuple[bool, Variable], ...]:
-        """What is added to the losses of outputs: whether there is any, and its counter."""
-        return (bool(self.penalised), self.penalty), (self.adds, self.extra)
+    def _besides(self) -> list[Variable]:
+        """The counters of what is added to the losses of outputs."""
+        return [*([self.penalty] if self.penalised else []), *self.added]
 
     def reset(self) -> None:
         for _, scores in self.scores:
             scores.reset()
-        for present, total in self._added():
-            if present:
-                total.assign((0.0, 0.0))
+        for total in self._besides():
+            total.assign((0.0, 0.0))
 
     def follow(self, other: Totals | None) -> None:
         """Goes on where another one of the same objectives is; None: begins anew."""
@@ -178,10 +175,9 @@ class Totals:
             result.update({f"{one.prefix}{name}": value for name, value in logs.items()})
             if one.prefix:
                 parts[f"{one.prefix}loss"] = loss
-        for present, total in self._added():
-            if present:
-                value, count = total.host()
-                whole += float(value / count) if count else 0.0
+        for total in self._besides():
+            value, count = total.host()
+            whole += float(value / count) if count else 0.0
         return {**parts, **result, "loss": whole}
 
 

@@ -62,7 +62,7 @@ def predictions(
 
     rows = -(-count // columns)
     size = 1.3 * _CELL
-    width = max(size * columns, canvas.heading_width(title or ""))
+    width = max(size * columns, 2.5, canvas.heading_width(title or ""))
     return canvas.draw(width, (size + 0.3) * rows + 0.35, paint, path)
 
 

@@ -159,7 +159,7 @@ NETWORKS: dict[str, Network] = {
     ),
     "unet": Network((28, 28, 1), _unet(norm=False)),
     "unet_bn": Network((28, 28, 1), _unet(norm=True)),
-    # The two of MLPerf Tiny: images as CIFAR-10 has them, and people or none.
+    # After those of MLPerf Tiny: images as CIFAR-10 has them, and people or none.
     "resnet8": Network((32, 32, 3), _resnet(blocks=1), samples=10_000),
     "mobilenet": Network((96, 96, 3), _mobilenet(alpha=0.25), samples=1_000),
 }
