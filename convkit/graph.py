@@ -32,36 +32,40 @@ _sequence = itertools.count()
 _layer: ContextVar[str] = ContextVar("_layer", default="")
 
 
-class _Version:
-    """How often values of variables have changed; what is worked out from them goes by it."""
+class _Changes:
+    """A number that is another one after each change, whichever threads make them."""
 
-    number = 0
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self.number = 0
+
+    def note(self) -> None:
+        # Two threads may store theirs in any order: each is one that nobody has seen before.
+        self.number = next(self._numbers)
+
+
+_values = _Changes()
+_trainable = _Changes()
 
 
 def version() -> int:
     """A number that is another one when a variable was assigned to, or trained, since."""
-    return _Version.number
+    return _values.number
 
 
 def touch() -> None:
-    """Says that values of variables have changed."""
-    _Version.number += 1
-
-
-class _Arrangement:
-    """How often it changed what is trainable, or what weights there are."""
-
-    number = 0
+    """Says that values of variables have changed; to be called behind the change."""
+    _values.note()
 
 
 def arrangement() -> int:
     """A number that is another one when something became trainable or ceased to be, since."""
-    return _Arrangement.number
+    return _trainable.number
 
 
 def rearrange() -> None:
-    """Says that what is trainable has changed."""
-    _Arrangement.number += 1
+    """Says that what is trainable, or what weights there are, has changed."""
+    _trainable.note()
 
 
 class User(Protocol):
@@ -160,13 +164,13 @@ class Variable:
             raise ValueError(
                 f"{self.name}: expected a value of shape {self.shape}, got {array.shape}"
             )
-        touch()
         gpu = self.gpu
         if gpu is None:
             self.value[...] = array
         else:
             with device.on(gpu):
                 self.value.set(np.require(array, self.dtype, ["C", "A"]))
+        touch()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.host(), dtype=dtype)

@@ -377,7 +377,7 @@ MISTAKES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     ),
     (lambda: ops.conv2d(up(X), None), TypeError, "conv2d: expected kernel .* got None"),
     (lambda: ops.conv2d(up(X[0]), up(KERNEL)), ValueError, r"conv2d: expected x of shape \(N, H"),
-    (lambda: ops.add(up(ROWS), up(ROWS[:1])), ValueError, "add: expected x2 "),
+    (lambda: ops.add(up(ROWS), up(ROWS[:, :2])), ValueError, "add: expected x1 and x2 of shapes"),
     (
         lambda: ops.relu(up(ROWS), out=np.zeros_like(ROWS)),
         TypeError,

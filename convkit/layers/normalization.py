@@ -155,6 +155,7 @@ class BatchNormalization(_Normalization):
             graph.after_step(lambda: graph.update("moving_average", spec, inputs))
         else:
             graph.call("moving_average", spec, 1, [value], [moving.value], moving.dtype)
+            graph.touch()
 
 
 class LayerNormalization(_Normalization):

@@ -588,10 +588,9 @@ class Trainer(Layer):
             dictionary, as the model has them.
         """
         if batch_size is None:
-            for one in self._programs.get(ONE_IMAGE, {}).values():
-                y: Any = one(x, None)
-                if y is not None:
-                    return y
+            one = self._programs.get(ONE_IMAGE, {}).get(getattr(x, "dtype", None))
+            if one is not None and (y := one(x, None)) is not None:
+                return y
         if feeds.is_stream(x):
             parts = [
                 flatten(self.predict(values)) for values in feeds.inputs_of("predict", x, steps)
@@ -718,6 +717,7 @@ class _ArrayFeed(_Feed):
                 ready = model.optimizer.prepare(None, -(-rows // batch) - number)
                 end = min(rows, (number + ready) * batch)
                 at = step.program.run(at, end, batch, seconds, to_shuffle)
+                graph.touch()  # callbacks and other threads may predict
                 to_shuffle = None  # the order stays until the next epoch
                 model.progress = Progress(epoch, at, seed)
                 if called.every_batch:

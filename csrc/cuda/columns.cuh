@@ -47,7 +47,11 @@ struct ColumnsPlan {
         chunk_lines = divide_up(lines, kMostChunks);
         chunks = divide_up(lines, chunk_lines);
     }
+#ifdef CONVKIT_EMULATED
+    static constexpr int64_t kMostChunks = 8;
+#else
     static constexpr int64_t kMostChunks = 4096;
+#endif
 
     dim3 grid() const { return dim3(static_cast<unsigned>(chunks * slices)); }
 };

@@ -131,8 +131,7 @@ void reduce_rows(const Context& context, const char* name, int64_t rows, int64_t
     run(chunks, chunks, divisor, parts, y);
 }
 
-// ---- backward of maximum and minimum
-// -------------------------------------------------------------
+// ---- backward of maximum and minimum ------------------------------------------------------------
 
 // dx (rows, size, inner) = dy (rows, inner) where x has what To finds for the first time, else 0.
 template <class T, class To>
