@@ -64,8 +64,8 @@ class Constraint(configuration.Configured):
             return tuple(self._axes(each) for each in axis)
         return geometry.integer(type(self).__name__, "axis", axis, -geometry.LARGEST)
 
-    def _number(self, name: str, value: Any, below: float = inf) -> float:
-        return geometry.number(type(self).__name__, name, value, 0, below)
+    def _number(self, name: str, value: Any) -> float:
+        return geometry.number(type(self).__name__, name, value, 0, inf)
 
 
 class NonNeg(Constraint):
@@ -121,7 +121,7 @@ class MinMaxNorm(Constraint):
     ) -> None:
         self.low = self.min_value = self._number("min_value", min_value)
         self.high = self.max_value = self._number("max_value", max_value)
-        self.rate = self._number("rate", rate, np.nextafter(1, 2))
+        self.rate = geometry.between(type(self).__name__, "rate", rate, 0, 1)
         self.axis = self._axes(axis)
 
 

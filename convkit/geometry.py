@@ -84,13 +84,25 @@ def pair(op: str, name: str, value: object, least: int) -> tuple[int, int]:
 
 def number(op: str, name: str, value: object, low: float, high: float) -> float:
     """`value` as a float, low <= value < high; TypeError or ValueError otherwise."""
-    try:
-        found = float("" if isinstance(value, str) else value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise TypeError(f"{op}: expected {name} to be a number, got {value!r}") from None
+    found = _float(op, name, value)
     if not low <= found < high:
         raise fail(op, f"{low:g} <= {name} < {high:g}", value)
     return found
+
+
+def between(op: str, name: str, value: object, low: float, high: float) -> float:
+    """`value` as a float, low <= value <= high; TypeError or ValueError otherwise."""
+    found = _float(op, name, value)
+    if not low <= found <= high:
+        raise fail(op, f"{low:g} <= {name} <= {high:g}", value)
+    return found
+
+
+def _float(op: str, name: str, value: object) -> float:
+    try:
+        return float("" if isinstance(value, str) else value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"{op}: expected {name} to be a number, got {value!r}") from None
 
 
 def choice(op: str, name: str, value: object, allowed: Sequence[str]) -> str:

@@ -84,7 +84,7 @@ class Loss(Configured):
             return float(np.mean(values))
         weights = np.ones((), values.dtype)
         if sample_weight is not None:
-            weights = _weights(self.name, sample_weight, values)
+            weights = weights_of(self.name, sample_weight, values)
         values = values * weights
         if self.reduction in (None, "none"):
             return values
@@ -108,8 +108,8 @@ class Loss(Configured):
         return f"<{type(self).__name__}>"
 
 
-def _weights(name: str, sample_weight: Any, values: np.ndarray) -> np.ndarray:
-    """Weights that broadcast with the values of a loss: one for each, or for each sample."""
+def weights_of(name: str, sample_weight: Any, values: np.ndarray) -> np.ndarray:
+    """Weights that broadcast with values: one for each, or for each sample."""
     weights = np.asarray(sample_weight, values.dtype)
     if weights.ndim == values.ndim + 1 and weights.shape[-1] == 1:
         weights = weights[..., 0]
@@ -418,13 +418,8 @@ class Poisson(_Plain):
 # ---- errors --------------------------------------------------------------------------------------
 
 
-class MeanSquaredError(_Plain):
-    """The mean of (y_pred - y_true)**2."""
-
-    name = "mean_squared_error"
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return ops.mean_squared_error(y_true, y_pred)
+class _Difference(_Plain):
+    """A loss of the difference between targets and predictions, both numbers of any kind."""
 
     def check_target(self, y_true: Shape, y_pred: Shape, integers: bool) -> None:
         if integers and y_true[1:] == y_pred[1:-1] and y_true != y_pred:
@@ -435,7 +430,16 @@ class MeanSquaredError(_Plain):
         super().check_target(y_true, y_pred, integers)
 
 
-class MeanAbsoluteError(MeanSquaredError):
+class MeanSquaredError(_Difference):
+    """The mean of (y_pred - y_true)**2."""
+
+    name = "mean_squared_error"
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return ops.mean_squared_error(y_true, y_pred)
+
+
+class MeanAbsoluteError(_Difference):
     """The mean of |y_pred - y_true|."""
 
     name = "mean_absolute_error"
@@ -444,7 +448,7 @@ class MeanAbsoluteError(MeanSquaredError):
         return ops.mean_absolute_error(y_true, y_pred)
 
 
-class MeanAbsolutePercentageError(MeanSquaredError):
+class MeanAbsolutePercentageError(_Difference):
     """The mean of 100 * |y_true - y_pred| / max(|y_true|, 1e-7)."""
 
     name = "mean_absolute_percentage_error"
@@ -453,7 +457,7 @@ class MeanAbsolutePercentageError(MeanSquaredError):
         return ops.mean_absolute_percentage_error(y_true, y_pred)
 
 
-class MeanSquaredLogarithmicError(MeanSquaredError):
+class MeanSquaredLogarithmicError(_Difference):
     """The mean of (log(y_pred + 1) - log(y_true + 1))**2, both at least 1e-7."""
 
     name = "mean_squared_logarithmic_error"
@@ -462,7 +466,7 @@ class MeanSquaredLogarithmicError(MeanSquaredError):
         return ops.mean_squared_logarithmic_error(y_true, y_pred)
 
 
-class LogCosh(MeanSquaredError):
+class LogCosh(_Difference):
     """The mean of log(cosh(y_pred - y_true)): squared for small differences, else absolute."""
 
     name = "log_cosh"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from math import inf, nextafter
+from math import inf
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +16,6 @@ from convkit.per_step import TABLE, PerStep
 from convkit.program import Program
 
 Schedule = Callable[[int], float]
-UP_TO_ONE = nextafter(1, 2)  # bound of what may be 1
 
 
 class Optimizer(configuration.Configured):
@@ -73,7 +72,9 @@ class Optimizer(configuration.Configured):
                 f"{clipnorm}, {clipvalue} and {global_clipnorm}",
             )
         self.use_ema = bool(use_ema)
-        self.ema_momentum = self._number("ema_momentum", ema_momentum, UP_TO_ONE)
+        self.ema_momentum = geometry.between(
+            type(self).__name__, "ema_momentum", ema_momentum, 0, 1
+        )
         self.ema_overwrite_frequency = ema_overwrite_frequency or None
         if self.ema_overwrite_frequency is not None:
             self.ema_overwrite_frequency = geometry.integer(
@@ -86,6 +87,8 @@ class Optimizer(configuration.Configured):
         self._rates: dict[str, Variable] = {}
         self._per_step: dict[tuple[str, str], PerStep] = {}
         self._slots: dict[tuple[int, str], Variable] = {}
+        # The parameters that have slots: kept, so that their ids are not given away again.
+        self._parameters: dict[int, Variable] = {}
         self._undecayed: Callable[[Variable], bool] = lambda variable: False
         self._recorded = False
         self._applied: dict[tuple[int, ...], tuple[Program, list[Variable]]] = {}
@@ -188,10 +191,8 @@ class Optimizer(configuration.Configured):
         key = (id(variable), name)
         if key not in self._slots:
             first = np.full(variable.shape, value, variable.dtype)
-            state = Variable(first, f"{variable.name}/{name}", False)
-            # The parameter is kept with its state, so that its id is not given away again.
-            state.parameter = variable  # type: ignore[attr-defined]
-            self._slots[key] = state
+            self._slots[key] = Variable(first, f"{variable.name}/{name}", trainable=False)
+            self._parameters[id(variable)] = variable
         return self._slots[key]
 
     @property
@@ -731,10 +732,10 @@ class Lion(Optimizer):
         **options: Any,
     ) -> None:
         super().__init__(learning_rate, **options)
-        self.beta_1 = self._number("beta_1", beta_1, UP_TO_ONE)
+        self.beta_1 = geometry.between("Lion", "beta_1", beta_1, 0, 1)
         if not self.beta_1:
             raise geometry.fail("Lion", "0 < beta_1 <= 1", beta_1)
-        self.beta_2 = self._number("beta_2", beta_2, UP_TO_ONE)
+        self.beta_2 = geometry.between("Lion", "beta_2", beta_2, 0, 1)
 
     def update(self, gradient: Symbol, variable: Variable, rate: Variable) -> Node:
         spec = _core.Lion(size=variable.value.size, beta_1=self.beta_1, beta_2=self.beta_2)

@@ -11,6 +11,7 @@ import pytest
 from networks import batch, floats, made
 
 from convkit import graph, layers, optimizers, utils
+from convkit.callbacks import Callback
 from convkit.layers import Input
 from convkit.models import Model
 from convkit.models.steps import Prediction
@@ -175,6 +176,31 @@ def test_folded_weights_are_always_those_of_the_model(name, x, tmp_path):
     check()
     model.layers[-1].trainable_weights[0].assign(2 * model.layers[-1].trainable_weights[0].numpy())
     check()
+
+
+def test_callbacks_on_batches_have_the_weights_of_that_batch(x):
+    model = folding_model("conv_bias")
+    model.compile(optimizers.SGD(0.05), "mse")
+    seen = []
+
+    class Predicts(Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            assert_predicts(self.model, x[:1])
+            seen.append(self.model.predict(x[:1]))
+
+    y = np.zeros((40, *model.output_shape[1:]))
+    model.fit(x, y, batch_size=16, verbose=0, callbacks=[Predicts()])
+    assert len(seen) == 3
+    assert not np.allclose(seen[0], seen[1])
+
+
+def test_moving_averages_may_move_on_arrays_too(x):
+    model = folding_model("conv_bias")
+    before = model.predict(x[:1])
+    convolution, norm = model.layers[1:]
+    norm(3 * np.asarray(convolution(x)), training=True)
+    assert not np.allclose(model.predict(x[:1]), before)
+    assert_predicts(model, x[:1])
 
 
 def test_bytes_and_batch_norm():

@@ -137,7 +137,7 @@ def test_a_dtype_is_what_predictions_become():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: metrics.Precision(1.5), "thresholds between 0 and 1, got 1.5"),
+        (lambda: metrics.Precision(1.5), "0 <= thresholds <= 1, got 1.5"),
         (lambda: metrics.Precision([]), "at least one threshold"),
         (lambda: metrics.Recall(top_k=0), "top_k to be at least 1"),
         (lambda: metrics.TopKCategoricalAccuracy(0), "k to be at least 1"),
@@ -149,7 +149,7 @@ def test_a_dtype_is_what_predictions_become():
         (lambda: metrics.AUC(summation_method="none"), "summation_method to be one of"),
         (lambda: metrics.AUC(1), "num_thresholds to be at least 2"),
         (lambda: metrics.AUC(num_labels=3), "num_labels only with multi_label"),
-        (lambda: metrics.SensitivityAtSpecificity(2), "specificity between 0 and 1"),
+        (lambda: metrics.SensitivityAtSpecificity(2), "0 <= specificity <= 1, got 2"),
         (lambda: metrics.IoU(3, [3]), "target_class_ids below 3"),
         (lambda: metrics.MeanIoU(3, axis=1), "axis -1"),
         (lambda: metrics.BinaryIoU([2]), "target_class_ids of 0 and 1"),

@@ -14,8 +14,7 @@ from typing import Any
 
 from convkit import _core, geometry, ops
 from convkit.geometry import Shape
-from convkit.layers.core import data_format_of
-from convkit.layers.noise import between, image_shape
+from convkit.layers.core import data_format_of, image_shape
 from convkit.layers.random_layer import RandomLayer
 from convkit.ops import common
 
@@ -364,7 +363,9 @@ class RandomContrast(RandomLayer):
 
 def bounds(op: str, name: str, factor: Any, low: float, high: float) -> tuple[float, float]:
     """(least, most) of a factor: two numbers in any order, or one that stands for -a and a."""
-    first, second = (between(op, name, f, low, high) for f in _two(op, name, factor, factor))
+    first, second = (
+        geometry.between(op, name, f, low, high) for f in _two(op, name, factor, factor)
+    )
     if not isinstance(factor, (tuple, list)):
         return -abs(first), abs(first)
     return min(first, second), max(first, second)

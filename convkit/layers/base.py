@@ -71,6 +71,8 @@ class Layer:
         ...         return ops.multiply(x, self.factor)
     """
 
+    _takes_training = False  # whether `call` does
+
     def __init__(
         self,
         *,
@@ -106,6 +108,8 @@ class Layer:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if "call" in vars(cls):
+            cls._takes_training = "training" in inspect.signature(cls.call).parameters
         if "build" in vars(cls):
             cls.build = _sets_built(cls.build)  # type: ignore[method-assign,assignment]
 
@@ -213,7 +217,7 @@ class Layer:
         token = _training.set(training)
         try:
             with graph.on_behalf_of(self.name):
-                asked = {"training": training} if _takes_training(type(self)) else {}
+                asked = {"training": training} if self._takes_training else {}
                 y = self.call(x, **asked)
                 if self.activity_regularizer is not None:
                     for value in structure.flatten(y):
@@ -227,7 +231,6 @@ class Layer:
         """Builds the layer at its first call."""
         if not self.built:
             self.build(input_shape)
-            self.built = True
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The output's shape for inputs of this shape (the batch first, None for any size)."""
@@ -373,15 +376,6 @@ def _sets_built(build: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]
 def once(*groups: Iterable[Variable]) -> list[Variable]:
     """The variables in order without repetitions: a layer may stand in two places."""
     return list({id(variable): variable for group in groups for variable in group}.values())
-
-
-_training_cache: dict[type, bool] = {}
-
-
-def _takes_training(cls: type[Layer]) -> bool:
-    if cls not in _training_cache:
-        _training_cache[cls] = "training" in inspect.signature(cls.call).parameters
-    return _training_cache[cls]
 
 
 def _activity(regularizer: Any, value: Any) -> Any:

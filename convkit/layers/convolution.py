@@ -42,12 +42,7 @@ class _Convolution(Layer):
         self.bias: Variable | None = None
 
     def _channels(self, input_shape: Shape) -> int:
-        if len(input_shape) != 4:
-            axes = "N, H, W, C" if self.data_format == "channels_last" else "N, C, H, W"
-            raise geometry.fail(self.name, f"an input of shape ({axes})", input_shape)
-        channels = input_shape[-1 if self.data_format == "channels_last" else 1]
-        assert channels is not None
-        return channels
+        return image_shape(self.name, input_shape, self.data_format)[2]
 
     def _add_bias(self, filters: int) -> None:
         if self.use_bias:
@@ -58,7 +53,6 @@ class _Convolution(Layer):
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
-        self.built = True
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -120,7 +120,6 @@ class Dense(Layer):
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
-        self.built = True
 
     def call(self, x: Any) -> Any:
         return self.activation(ops.dense(x, self.kernel, self.bias))
@@ -215,7 +214,6 @@ class Rescaling(Layer):
                 )
                 for name, value in (("scale", self.scale), ("offset", self.offset))
             ]
-        self.built = True
 
     def call(self, x: Any) -> Any:
         if isinstance(self.scale, float) and isinstance(self.offset, float):
@@ -309,6 +307,18 @@ def scaled_channels(x: Any, scale: Any, shift: Any) -> Any:
 def data_format_of(op: str, data_format: str | None) -> str:
     """The data_format; None is "channels_last"."""
     return geometry.choice(op, "data_format", data_format or "channels_last", geometry.DATA_FORMATS)
+
+
+def image_shape(op: str, shape: Shape, data_format: str) -> tuple[int, int, int]:
+    """(height, width, channels) of images of this shape."""
+    axes = "N, H, W, C" if data_format == "channels_last" else "N, C, H, W"
+    if len(shape) != 4:
+        raise geometry.fail(op, f"an input of shape ({axes})", shape)
+    height, width, channels = shape[1:]
+    if data_format == "channels_first":
+        channels, height, width = shape[1:]
+    assert height is not None and width is not None and channels is not None
+    return height, width, channels
 
 
 __all__ = [

@@ -15,7 +15,6 @@ class _Merge(Layer):
     def build(self, input_shape: Any) -> None:
         if not isinstance(input_shape, list) or len(input_shape) < 2:
             raise geometry.fail(self.name, "a list of at least two inputs", input_shape)
-        self.built = True
 
 
 class _Elementwise(_Merge):

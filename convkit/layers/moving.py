@@ -8,7 +8,7 @@ from typing import Any
 from convkit import geometry, graph, ops
 from convkit.geometry import Shape
 from convkit.layers.base import Layer
-from convkit.layers.core import data_format_of
+from convkit.layers.core import data_format_of, image_shape
 
 
 class _Border2D(Layer):
@@ -19,10 +19,7 @@ class _Border2D(Layer):
         self.data_format = data_format_of(self.name, data_format)
 
     def build(self, input_shape: Shape) -> None:
-        axes = "N, H, W, C" if self.data_format == "channels_last" else "N, C, H, W"
-        if len(input_shape) != 4:
-            raise geometry.fail(self.name, f"an input of shape ({axes})", input_shape)
-        self.built = True
+        image_shape(self.name, input_shape, self.data_format)
 
 
 class ZeroPadding2D(_Border2D):
@@ -88,7 +85,6 @@ class Permute(Layer):
         if len(input_shape) != len(self.dims) + 1:
             expected = f"an input of {len(self.dims)} axes besides the batch"
             raise geometry.fail(self.name, expected, input_shape)
-        self.built = True
 
     def call(self, x: Any) -> Any:
         return ops.permute(x, self.dims)
@@ -110,7 +106,6 @@ class RepeatVector(Layer):
     def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 2:
             raise geometry.fail(self.name, "an input of shape (N, features)", input_shape)
-        self.built = True
 
     def call(self, x: Any) -> Any:
         samples, features = x.shape

@@ -6,7 +6,7 @@ from typing import Any
 
 from convkit import _core, geometry
 from convkit.geometry import Shape
-from convkit.layers.core import data_format_of
+from convkit.layers.core import data_format_of, image_shape
 from convkit.layers.random_layer import RandomLayer
 from convkit.ops import common
 
@@ -67,7 +67,7 @@ class GaussianNoise(RandomLayer):
 
     def __init__(self, stddev: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(seed, **kwargs)
-        self.stddev = between(self.name, "stddev", stddev, 0, 1)
+        self.stddev = geometry.between(self.name, "stddev", stddev, 0, 1)
 
     def call(self, x: Any, training: bool = False) -> Any:
         if not training or not self.stddev:
@@ -78,26 +78,6 @@ class GaussianNoise(RandomLayer):
             return _core.GaussianNoise(size=size, stream=stream, stddev=self.stddev)
 
         return self.draw("gaussian_noise", spec, x, n, x.shape)
-
-
-def between(op: str, name: str, value: object, low: float, high: float) -> float:
-    """`value` as a float, low <= value <= high."""
-    number = geometry.number(op, name, value, -float("inf"), float("inf"))
-    if not low <= number <= high:
-        raise geometry.fail(op, f"{low:g} <= {name} <= {high:g}", value)
-    return number
-
-
-def image_shape(op: str, shape: Shape, data_format: str) -> tuple[int, int, int]:
-    """(height, width, channels) of images of this shape."""
-    axes = "N, H, W, C" if data_format == "channels_last" else "N, C, H, W"
-    if len(shape) != 4:
-        raise geometry.fail(op, f"an input of shape ({axes})", shape)
-    height, width, channels = shape[1:]
-    if data_format == "channels_first":
-        channels, height, width = shape[1:]
-    assert height is not None and width is not None and channels is not None
-    return height, width, channels
 
 
 __all__ = ["GaussianNoise", "SpatialDropout2D"]

@@ -113,9 +113,7 @@ class BatchNormalization(_Normalization):
             gamma_constraint,
             **kwargs,
         )
-        self.momentum = geometry.number(self.name, "momentum", momentum, 0, inf)
-        if self.momentum > 1:
-            raise geometry.fail(self.name, "0 <= momentum <= 1", momentum)
+        self.momentum = geometry.between(self.name, "momentum", momentum, 0, 1)
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)
         self.moving_mean: Variable
@@ -135,7 +133,6 @@ class BatchNormalization(_Normalization):
         self.moving_variance = self.add_weight(
             "moving_variance", shape, self.moving_variance_initializer, trainable=False
         )
-        self.built = True
 
     def call(self, x: Any, training: bool = False) -> Any:
         options = {"axis": self.axis, "epsilon": self.epsilon}
@@ -205,7 +202,6 @@ class LayerNormalization(_Normalization):
         geometry.layer_norm(self.name, tuple(input_shape), (), self.axis, self.epsilon)
         count = len(self.axis) if isinstance(self.axis, tuple) else 1
         self._add_numbers(tuple(input_shape[-count:]))
-        self.built = True
 
     def call(self, x: Any) -> Any:
         return ops.layer_norm(x, self.gamma, self.beta, axis=self.axis, epsilon=self.epsilon)

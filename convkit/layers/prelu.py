@@ -57,7 +57,6 @@ class PReLU(Layer):
             regularizer=self.alpha_regularizer,
             constraint=self.alpha_constraint,
         )
-        self.built = True
 
     def call(self, x: Any) -> Any:
         return ops.prelu(x, self.alpha)

@@ -33,7 +33,6 @@ class RandomLayer(Layer):
     def build(self, input_shape: Shape) -> None:
         seed = random.draw_seed() if self.seed is None else self.seed
         self._state = Variable(np.array([seed, 0], np.int64), f"{self.name}/seed", trainable=False)
-        self.built = True
 
     def draw(
         self, kernel: str, spec: Callable[[int], Any], x: Any, n: int | None, shape: Shape

@@ -102,7 +102,6 @@ class Conv2D(Layer):
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
-        self.built = True
 
     def call(self, x: Any) -> Any:
         y = ops.conv2d(
@@ -137,7 +136,6 @@ class _Pooling2D(Layer):
 
     def build(self, input_shape: Shape) -> None:
         _channels(self.name, input_shape, self.data_format)
-        self.built = True
 
 
 class MaxPooling2D(_Pooling2D):
@@ -194,7 +192,6 @@ class _GlobalPooling2D(Layer):
 
     def build(self, input_shape: Shape) -> None:
         _channels(self.name, input_shape, self.data_format)
-        self.built = True
 
 
 class GlobalAveragePooling2D(_GlobalPooling2D):
@@ -252,7 +249,6 @@ class UpSampling2D(Layer):
 
     def build(self, input_shape: Shape) -> None:
         _channels(self.name, input_shape, self.data_format)
-        self.built = True
 
     def call(self, x: Any) -> Any:
         return ops.upsample2d(

@@ -71,7 +71,6 @@ class Normalization(Layer):
         else:
             self._mean = self._given("mean", self.mean, shape)
             self._variance = self._given("variance", self.variance, shape)
-        self.built = True
 
     def _given(self, name: str, value: Any, shape: tuple[int, ...]) -> Variable:
         array = np.asarray(value, self.dtype)

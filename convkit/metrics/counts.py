@@ -36,14 +36,7 @@ def levels_of(name: str, thresholds: Any, default: float) -> list[float]:
     listed = thresholds if isinstance(thresholds, (list, tuple, np.ndarray)) else [thresholds]
     if not len(listed):
         raise geometry.fail(name, "at least one threshold", "none")
-    return [_share_of_one(name, "thresholds", one) for one in listed]
-
-
-def _share_of_one(name: str, what: str, value: object) -> float:
-    found = geometry.number(name, what, value, -INFINITY, INFINITY)
-    if not 0 <= found <= 1:
-        raise geometry.fail(name, f"{what} between 0 and 1", value)
-    return found
+    return [geometry.between(name, "thresholds", one, 0, 1) for one in listed]
 
 
 def evenly_spaced(levels: Sequence[float]) -> bool:
@@ -264,7 +257,7 @@ class FBetaScore(ThresholdMetric):
             # Keras takes a row of zeros for one without a largest.
             self.levels, self.largest = [1e-9], ALL_OF_EQUAL_ONES
         else:
-            self.levels = [_share_of_one(self.name, "threshold", threshold)]
+            self.levels = [geometry.between(self.name, "threshold", threshold, 0, 1)]
             if not threshold:
                 raise geometry.fail(self.name, "a threshold above 0", threshold)
         self.per_column = average != "micro"
@@ -313,7 +306,7 @@ class _At(ThresholdMetric):
         dtype: str | None,
     ) -> None:
         super().__init__(name, dtype)
-        self._value = _share_of_one(self.name, what, value)
+        self._value = geometry.between(self.name, what, value, 0, 1)
         count = geometry.integer(self.name, "num_thresholds", num_thresholds, 1)
         self.num_thresholds = count
         self.class_id = class_id

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from convkit import device, geometry
+from convkit import device, losses
 from convkit.metrics.base import Metric
 
 
@@ -30,12 +30,7 @@ class Sum(Metric):
         array = array.astype(np.float64)
         weights = np.ones(())
         if sample_weight is not None:
-            weights = np.asarray(sample_weight, np.float64)
-            if weights.shape != array.shape[: weights.ndim]:
-                raise geometry.fail(
-                    self.name, f"sample_weight of shape {array.shape[:1]}", weights.shape
-                )
-            weights = weights.reshape(*weights.shape, *[1] * (array.ndim - weights.ndim))
+            weights = losses.weights_of(self.name, sample_weight, array)
         weights = np.broadcast_to(weights, array.shape)
         self.ensure_built((), ())
         total, count = self.total.host()

@@ -10,7 +10,7 @@ import numpy as np
 
 from convkit import _core, device, geometry, graph
 from convkit.graph import Node, Variable
-from convkit.models.data import Arrays, rows_of
+from convkit.models.data import Arrays, form_of, rows_of
 from convkit.models.objectives import objectives
 from convkit.models.steps import Gradients, Sources, Totals, make_program, regularized
 from convkit.structure import flatten
@@ -41,20 +41,19 @@ class ValueAndGrad:
         chosen = objectives(model.output_names, shapes, self.loss, None, None)
         if all(one.loss is None for one in chosen):
             raise geometry.fail("value_and_grad", "a loss", "none")
-        if not model.trainable_weights:
+        trained = model._trained()
+        if not trained:
             raise geometry.fail("value_and_grad", "weights that can be trained", "none")
         arrays = model._compared_arrays("value_and_grad", x, y, sample_weight, None, chosen)
         if not rows_of(arrays):
             raise geometry.fail("value_and_grad", "at least one sample", "none")
-        form = tuple(
-            None if a is None else (a.dtype, a.shape[1:]) for values in arrays for a in values
-        )
         tiled = model._depth_first(rows_of(arrays), training=True)
-        key = (form, tiled, model.gpu, tuple(id(v) for v in model.trainable_weights))
+        key = (form_of(flatten(arrays)), tiled, model.gpu, trained)
         with self._lock:
             step = self._programs.get(key)
             if step is None or step.program.forgotten or step.outputs is not model.outputs:
-                step = self._programs[key] = _Step(model, chosen, arrays, tiled)
+                with model._recording:
+                    step = self._programs[key] = _Step(model, chosen, arrays, tiled)
             return step.run(arrays)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from convkit import random
 from convkit.models import files, saving
+from convkit.models.epochs import Progress
 
 FORMAT = 1
 # The key, in the states of callbacks, of the name of an array.
@@ -59,8 +60,6 @@ def restore(path: Path, model: Any, callbacks: Sequence[Any]) -> int:
     Raises:
         ValueError: the file is of another model, or of other callbacks.
     """
-    from convkit.models.training import Progress
-
     model._require_built("BackupAndRestore")
     tensors, header = files.read(path)
     if not isinstance(header, dict) or header.get("checkpoint") != FORMAT:

@@ -34,6 +34,11 @@ def rows_of(arrays: Arrays) -> int:
     return len(arrays.x[0])
 
 
+def form_of(arrays: Sequence[Any]) -> tuple[Any, ...]:
+    """What a program for these arrays is recorded for: their dtypes and the shapes of samples."""
+    return tuple(None if array is None else (array.dtype, array.shape[1:]) for array in arrays)
+
+
 def moved(arrays: Arrays, function: Any) -> Arrays:
     """What a function of a list of arrays makes of them all."""
     there = [array for values in arrays for array in values if array is not None]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from typing import Any, Self
 
 import numpy as np
 
-from convkit import geometry, optimizers, profiling
+from convkit import geometry, profiling
 from convkit.geometry import Shape
 from convkit.graph import LayerCall, Symbol, Variable
 from convkit.interpreter import Interpreter
@@ -18,7 +17,7 @@ from convkit.models import files, placement, sharing
 from convkit.models.data import Arrays, by_name, rows_of
 from convkit.models.steps import Prediction
 from convkit.models.summary import summary_table
-from convkit.models.training import Progress, Trainer
+from convkit.models.training import Trainer
 from convkit.structure import flatten, mapped
 
 # Modules of which a model's configuration names classes.
@@ -49,24 +48,7 @@ class Model(Trainer):
 
     def __init__(self, inputs: Any = None, outputs: Any = None, name: str | None = None) -> None:
         functional = type(self) is Model
-        self._layers: list[Layer] = []
-        super().__init__(name=name or (unique_name("Functional") if functional else None))
-        self.stop_training = False
-        self.optimizer: optimizers.Optimizer | None = None
-        self.progress = Progress(0, 0, None)
-        self._compiled = (None, None, None)
-        self._objectives = None
-        self._programs: dict[Any, Any] = {}
-        self._calls: list[LayerCall] = []
-        self._recording = threading.RLock()  # programs are recorded by one thread at a time
-        self.gpu: int | None = None  # the number of the one that programs run on
-        self._in_fit = False
-        self._feed = None
-        self.resume_from = None
-        self._sample_bytes = 0
-        self._trained_ids = (-1, ())
-        self.inputs: Any = None
-        self.outputs: Any = None
+        super().__init__(name or (unique_name("Functional") if functional else None))
         if functional or inputs is not None:
             self._connect(inputs, outputs)
         elif not isinstance(self, Sequential):
@@ -96,11 +78,11 @@ class Model(Trainer):
         self._calls = _layer_calls(sources, results)
         made_by = [symbol.history.layer for symbol in sources if symbol.history is not None]
         layers = [layer for layer in made_by if isinstance(layer, InputLayer)]
-        for layer in [*layers, *(call.layer for call in self._calls)]:
-            if layer not in self._layers:
-                self._layers.append(layer)
+        every = [*self._layers, *layers, *(call.layer for call in self._calls)]
+        self._layers = list({id(layer): layer for layer in every}.values())
+        named: dict[str, Layer] = {}
         for layer in self._layers:
-            if any(other is not layer and other.name == layer.name for other in self._layers):
+            if named.setdefault(layer.name, layer) is not layer:
                 raise geometry.fail("Model", "layers of different names", f"{layer.name} twice")
         self.dtype = sources[0].dtype
         self._sample_bytes, self._trained_ids = 0, (-1, ())
@@ -301,10 +283,6 @@ class Model(Trainer):
         if gpu != before:
             self.forget()
 
-    def forget(self) -> None:
-        """Has programs recorded anew: the weights have moved."""
-        self._programs = {}
-
     def _require_built(self, op: str) -> None:
         if not self.built:
             raise ValueError(
@@ -451,11 +429,15 @@ class Sequential(Model):
             )
         if self._input is None and not self._layers and layer.batch_input_shape is not None:
             self._input = _input(layer.batch_input_shape, layer.dtype)
+        before = list(self._layers)
         self._layers.append(layer)
         try:
-            self._rebuild()
+            if self.built:
+                self._join(layer(self.outputs))
+            else:
+                self._rebuild()
         except Exception:
-            self._layers.pop()
+            self._layers = before
             raise
 
     def pop(self) -> Layer:
@@ -497,16 +479,20 @@ class Sequential(Model):
         return cls(layers, name=config["name"])
 
     def _rebuild(self) -> None:
-        self._programs, self._objectives = {}, None
         if self._input is None or not self._layers:
             return
-        layers = list(self._layers)
-        x = self._input.symbol
-        y = x
-        for layer in layers:
+        y = self._input.symbol
+        for layer in self._layers:
             y = layer(y)
-        self._connect(x, y)
-        self._layers = layers
+        self._join(y)
+
+    def _join(self, outputs: Any) -> None:
+        """Takes what the last layer made as the model's output."""
+        assert self._input is not None
+        self._programs, self._objectives = {}, None
+        layers = list(self._layers)
+        self._connect(self._input.symbol, outputs)
+        self._layers = layers  # without the input
 
 
 def _require_plan(program: Any, measured: bool) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from convkit import geometry, losses, metrics
 from convkit.geometry import Shape
+from convkit.models.data import listed
 
 # Reductions of a loss that are what training goes by: the mean over all rows.
 MEANS = ("sum_over_batch_size", "mean")
 
 
+@dataclass(frozen=True)
 class Objective:
     """What one output is compared with its targets by.
 
@@ -24,21 +27,12 @@ class Objective:
         prefix: of the names in logs: "" where there is one output alone.
     """
 
-    def __init__(
-        self,
-        name: str,
-        shape: Shape,
-        loss: losses.Loss | None,
-        weight: float,
-        chosen: Sequence[metrics.Metric],
-        prefix: str,
-    ) -> None:
-        self.name = name
-        self.shape = shape
-        self.loss = loss
-        self.weight = weight
-        self.metrics = list(chosen)
-        self.prefix = prefix
+    name: str
+    shape: Shape
+    loss: losses.Loss | None
+    weight: float
+    metrics: list[metrics.Metric]
+    prefix: str
 
 
 def objectives(
@@ -111,20 +105,12 @@ def _spread(what: str, names: Sequence[str], given: Any, every: bool) -> list[An
 
 
 def _metrics(names: Sequence[str], given: Any, has_losses: Sequence[bool]) -> list[list[Any]]:
-    if isinstance(given, str):
-        raise TypeError(f"compile: expected a list of metrics, got {given!r}")
     if not given:
         return [[] for _ in names]
     if isinstance(given, dict):
-        return [_listed(one) for one in _spread("metrics", names, given, every=False)]
+        return [listed(one) for one in _spread("metrics", names, given, every=False)]
     nested = any(isinstance(one, (list, tuple)) for one in given)
     if len(names) > 1 and (nested or len(given) == len(names)):
-        return [_listed(one) for one in _spread("metrics", names, given, every=False)]
-    flat = [one for part in given for one in _listed(part)]
+        return [listed(one) for one in _spread("metrics", names, given, every=False)]
+    flat = [one for part in given for one in listed(part)]
     return [flat if has_loss else [] for has_loss in has_losses]
-
-
-def _listed(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -341,6 +341,7 @@ class TrainingStep:
         step = Gradients(model, chosen, self.sources, self.index, self.scores, "fit")
         effects = [*step.after, *optimizer.record(step.found, step.variables)]
         self.program = make_program(model, effects=effects, depth_first=depth_first)
+        self.variables: list[Variable] = self.program.variables
         self._lock = threading.Lock()
 
     @contextmanager
@@ -379,6 +380,7 @@ class Evaluation:
         rows = _compared(chosen, targets, predictions)
         effects = self.scores.record(rows, notes.losses)
         self.program = make_program(model, effects=effects, depth_first=depth_first)
+        self.variables: list[Variable] = self.program.variables
         self._lock = threading.Lock()
 
     def run(

@@ -5,74 +5,57 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
-from convkit import geometry, graph, losses, optimizers, planner, random
+from convkit import geometry, graph, losses, optimizers, planner
 from convkit.callbacks import Callback, CallbackList, History, ProgressBar, describe
 from convkit.config import get_precision
 from convkit.geometry import samples
-from convkit.graph import Symbol
+from convkit.graph import LayerCall, Symbol
 from convkit.layers import Layer
 from convkit.models import data, feeds, placement
 from convkit.models.compiled import CompiledModel
 from convkit.models.data import Arrays, rows_of
+from convkit.models.epochs import ArrayFeed, Feed, Progress, StreamFeed
 from convkit.models.objectives import Objective, objectives
 from convkit.models.steps import Evaluation, Prediction, Totals, TrainingStep
 from convkit.structure import flatten, pack
 
-# How long a program runs before Python looks at the progress bar again.
-SECONDS_PER_LOOK = 0.1
 # The key, among a model's programs, of the functions that predict one image, by its dtype.
 ONE_IMAGE = "one image"
-
-
-@dataclass
-class Progress:
-    """Where a training is, for checkpoints.
-
-    Attributes:
-        epoch: its number, counted from 0.
-        row: how many samples of the epoch were used; of a stream, how many batches.
-        seed: of the epoch's order; None: not shuffled.
-        logs: of this epoch so far; at its beginning, those of the one before.
-        counters: of the scores, where it goes on from.
-        streams: what those for training and validation said of their places, if they know them.
-    """
-
-    epoch: int
-    row: int
-    seed: int | None
-    logs: dict[str, float] = field(default_factory=dict)
-    counters: Sequence[np.ndarray] = ()
-    streams: Sequence[Any] = (None, None)
+P = TypeVar("P", TrainingStep, Evaluation, Prediction)
 
 
 class Trainer(Layer):
     """The part of a model that trains and predicts; `Model` is the other."""
 
-    optimizer: optimizers.Optimizer | None
-    stop_training: bool
-    inputs: Any
-    outputs: Any
-    gpu: int | None
-    _compiled: tuple[Any, Any, Any]
-    _objectives: list[Objective] | None
-    _programs: dict[Any, Any]
-    _layers: list[Layer]
-    _calls: list[Any]
-    _recording: threading.RLock
-    _in_fit: bool
-    _sample_bytes: int
-    _trained_ids: tuple[int, tuple[int, ...]]
-    _feed: _Feed | None
-    # While `fit` runs: where it is, what it counts, and where it is to begin.
-    progress: Progress
-    scores: Totals
-    resume_from: Progress | None
+    def __init__(self, name: str | None) -> None:
+        self._layers: list[Layer] = []
+        super().__init__(name=name)
+        # What is trained: `Model` connects it.
+        self.inputs: Any = None
+        self.outputs: Any = None
+        self._calls: list[LayerCall] = []
+        # How: see `compile` and `to`.
+        self.optimizer: optimizers.Optimizer | None = None
+        self._compiled: tuple[Any, Any, Any] = (None, None, None)
+        self._objectives: list[Objective] | None = None
+        self.gpu: int | None = None  # the number of the one that programs run on
+        # Programs by what they are for, the weights that they train and the arrays' forms.
+        self._programs: dict[Any, Any] = {}
+        self._recording = threading.RLock()  # programs are recorded by one thread at a time
+        self._sample_bytes = 0
+        self._trained_ids: tuple[int, tuple[int, ...]] = (-1, ())
+        # While `fit` runs: where it is, what it counts, and where it is to begin.
+        self.stop_training = False
+        self.progress = Progress(0, 0, None)
+        self.scores: Totals
+        self.resume_from: Progress | None = None
+        self._in_fit = False
+        self._feed: Feed | None = None
 
     # ---- what programs are made of ---------------------------------------------------------------
 
@@ -94,14 +77,14 @@ class Trainer(Layer):
             metrics: names ("accuracy", "mse", …) or metrics; for several outputs a list of lists,
                 or a dictionary of lists.
         """
+        if isinstance(metrics, str):
+            raise TypeError(f"compile: expected a list of metrics, got {metrics!r}")
         self.optimizer = optimizers.get(optimizer)
         if loss is not None and not isinstance(loss, (list, tuple, dict)):
             loss = losses.get(loss)
         self._compiled = (loss, loss_weights, metrics)
         self._objectives = None
         self._programs = {}
-        if isinstance(metrics, str):
-            raise TypeError(f"compile: expected a list of metrics, got {metrics!r}")
         if self.built:
             self.objectives()
 
@@ -135,13 +118,9 @@ class Trainer(Layer):
             self._objectives = objectives(self.output_names, shapes, loss, weights, chosen)
         return self._objectives
 
-    def _ready(self, op: str, x: Any) -> optimizers.Optimizer:
+    def _require_compiled(self, op: str) -> None:
         if self.optimizer is None:
             raise ValueError(f"{op}: expected a compiled model, got one without compile(...)")
-        self._build_for(op, x)
-        if all(one.loss is None for one in self.objectives()):
-            raise ValueError(f"{op}: expected a loss, got compile(...) without one")
-        return self.optimizer
 
     def _build_for(self, op: str, x: Any) -> None:
         """Builds a model that waited for the shape of its first input."""
@@ -152,20 +131,23 @@ class Trainer(Layer):
                 x = data.alone(x)
             self.build((None, *np.shape(x)[1:]))
 
-    def _program(self, kind: tuple[Any, ...], make: Any, arrays: Sequence[Any]) -> Any:
+    def _program(self, kind: tuple[str, bool], make: Callable[[], P], arrays: Sequence[Any]) -> P:
         """The program for arrays of these dtypes, recorded at first use."""
-        form = tuple(None if a is None else (a.dtype, a.shape[1:]) for a in arrays)
-        key = (kind, self._trained() if kind[0] != "predict" else (), form)
-        program = self._programs.get(key)
+        key = (kind, self._trained() if kind[0] != "predict" else (), data.form_of(arrays))
+        program: P | None = self._programs.get(key)
         if program is None:
             with self._recording:
                 program = self._programs.get(key)
                 if program is None:
                     program = make()  # which may move variables, and so forget the others
                     self._programs[key] = program
-                    for variable in getattr(program, "variables", program.program.variables):
+                    for variable in program.variables:
                         variable.add_user(self)
         return program
+
+    def forget(self) -> None:
+        """Has programs recorded anew: the weights have moved."""
+        self._programs = {}
 
     def _trained(self) -> tuple[int, ...]:
         """What tells the weights apart that are trainable now."""
@@ -204,10 +186,10 @@ class Trainer(Layer):
         tiled = self._depth_first(batch, training=True)
         if measured and self.gpu is not None:
             tiled = False
-        return self._program(  # type: ignore[no-any-return]
+        return self._program(
             ("train", tiled),
             lambda: TrainingStep(self, arrays, optimizer, tiled),
-            flatten(list(arrays)),
+            flatten(arrays),
         )
 
     def _inputs(self, op: str, x: Any) -> list[Any]:
@@ -233,8 +215,12 @@ class Trainer(Layer):
     def _arrays(
         self, op: str, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None
     ) -> Arrays:
-        self._ready(op, x)
-        return self._compared_arrays(op, x, y, sample_weight, class_weight, self.objectives())
+        self._require_compiled(op)
+        self._build_for(op, x)
+        chosen = self.objectives()
+        if all(one.loss is None for one in chosen):
+            raise ValueError(f"{op}: expected a loss, got compile(...) without one")
+        return self._compared_arrays(op, x, y, sample_weight, class_weight, chosen)
 
     def _compared_arrays(
         self,
@@ -354,7 +340,7 @@ class Trainer(Layer):
             batch if validation_batch_size is None else validation_batch_size,
             1,
         )
-        feed: _Feed
+        feed: Feed
         if feeds.is_stream(x):
             self._require_compiled(op)
             feeds.check_alone(op, y=y, sample_weight=sample_weight)
@@ -362,7 +348,7 @@ class Trainer(Layer):
                 raise geometry.fail(
                     op, "arrays for validation_split and class_weight", "a stream of batches"
                 )
-            feed = _StreamFeed(self, x, steps_per_epoch)
+            feed = StreamFeed(self, x, steps_per_epoch)
             held_out = self._held_out(op, validation_data)
         else:
             arrays = self._arrays(op, x, y, sample_weight, class_weight)
@@ -383,7 +369,7 @@ class Trainer(Layer):
                 arrays = data.moved(arrays, there)
                 if isinstance(held_out, Arrays):
                     held_out = data.moved(held_out, there)
-            feed = _ArrayFeed(self, arrays, batch, bool(shuffle), steps_per_epoch)
+            feed = ArrayFeed(self, arrays, batch, bool(shuffle), steps_per_epoch)
 
         held_out = feeds.counted(held_out)
         feed.held_out = held_out
@@ -470,10 +456,8 @@ class Trainer(Layer):
 
     def _evaluation(self, arrays: Arrays, batch_size: int) -> Evaluation:
         tiled = self._depth_first(min(batch_size, rows_of(arrays)), training=False)
-        return self._program(  # type: ignore[no-any-return]
-            ("evaluate", tiled),
-            lambda: Evaluation(self, arrays, tiled),
-            flatten(list(arrays)),
+        return self._program(
+            ("evaluate", tiled), lambda: Evaluation(self, arrays, tiled), flatten(arrays)
         )
 
     def _evaluate(
@@ -552,10 +536,6 @@ class Trainer(Layer):
             print(f"{rows}{seconds:.2f} s - {describe(logs)}", file=sys.stderr)
         return _scores(logs, return_dict)
 
-    def _require_compiled(self, op: str) -> None:
-        if self.optimizer is None:
-            raise ValueError(f"{op}: expected a compiled model, got one without compile(...)")
-
     def test_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
     ) -> Any:
@@ -606,9 +586,7 @@ class Trainer(Layer):
         arrays = self._one_side(given).x
         rows = len(arrays[0])
         tiled = self._depth_first(rows, training=False)
-        program: Prediction = self._program(
-            ("predict", tiled), lambda: Prediction(self, arrays, tiled), arrays
-        )
+        program = self._program(("predict", tiled), lambda: Prediction(self, arrays, tiled), arrays)
         if program.one is not None:
             self._programs.setdefault(ONE_IMAGE, {})[arrays[0].dtype] = program.one
         at_once = self._at_once(rows, batch)
@@ -654,146 +632,6 @@ class Trainer(Layer):
 
     def _move(self, op: str, device: str) -> None:
         raise NotImplementedError
-
-
-class _Feed:
-    """What an epoch is made of."""
-
-    steps: int | None
-    held_out: Any = None
-
-    def epoch(self, epoch: int, called: CallbackList, bar: ProgressBar | None) -> dict[str, float]:
-        """Runs an epoch; the logs at its end."""
-        raise NotImplementedError
-
-    def state(self) -> list[Any]:
-        """Where the data are, and those for validation, if they know that themselves."""
-        return [None, feeds.place_between(self.held_out)]
-
-    def close(self) -> None:
-        """Lets go of what reads ahead."""
-
-
-class _ArrayFeed(_Feed):
-    """Arrays in memory: many steps at a time without Python."""
-
-    def __init__(
-        self, model: Trainer, arrays: Arrays, batch: int, shuffle: bool, steps: int | None
-    ) -> None:
-        self.model = model
-        self.arrays = arrays
-        self.batch = batch
-        self.shuffle = shuffle
-        rows = rows_of(arrays)
-        self.rows = rows if steps is None else min(rows, steps * batch)
-        self.steps = -(-self.rows // batch)
-        self.order = np.arange(rows, dtype=np.int64)
-
-    def epoch(self, epoch: int, called: CallbackList, bar: ProgressBar | None) -> dict[str, float]:
-        model, batch, rows = self.model, self.batch, self.rows
-        assert model.optimizer is not None
-        # Anew, as a callback may have used another model with these weights.
-        step = model._training_step(self.arrays, min(batch, rows))
-        begun, model.resume_from = model.resume_from, None
-        over = False
-        if begun is not None:
-            feeds.go_to(self.held_out, begun.streams[1])
-        if begun is not None and begun.row:
-            at, seed = begun.row, begun.seed
-            over = model.stop_training  # with the last batch before the interruption
-            _count_on(step.scores, begun.counters)
-        else:
-            at, seed = 0, random.draw_seed() if self.shuffle else None
-            step.scores.reset()
-        model.scores = step.scores
-        model.progress = Progress(epoch, at, seed)
-        seconds = 0.0 if called.every_batch else (SECONDS_PER_LOOK if bar else float("inf"))
-        to_shuffle = seed
-        with step.on(self.arrays, self.order):
-            while at < rows and not over:
-                number = at // batch
-                if called.every_batch:
-                    called("on_train_batch_begin", number, {})
-                ready = model.optimizer.prepare(None, -(-rows // batch) - number)
-                end = min(rows, (number + ready) * batch)
-                at = step.program.run(at, end, batch, seconds, to_shuffle)
-                graph.touch()  # callbacks and other threads may predict
-                to_shuffle = None  # the order stays until the next epoch
-                model.progress = Progress(epoch, at, seed)
-                if called.every_batch:
-                    called("on_train_batch_end", number, step.scores.logs())
-                if bar:
-                    bar.progress(-(-at // batch), step.scores.logs())
-                over = model.stop_training
-            return step.scores.logs()
-
-
-class _StreamFeed(_Feed):
-    """Batches as they come."""
-
-    def __init__(self, model: Trainer, stream: Any, steps: int | None) -> None:
-        self.model = model
-        self.stream = stream
-        self.reader = feeds.Reader("fit", stream, steps)
-        self.steps = self.reader.steps
-
-    def epoch(self, epoch: int, called: CallbackList, bar: ProgressBar | None) -> dict[str, float]:
-        model = self.model
-        assert model.optimizer is not None
-        scores: Totals | None = None
-        begun, model.resume_from = model.resume_from, None
-        first = 0
-        if begun is not None:
-            first = begun.row
-            self.reader.go_on(begun.epoch, first, begun.streams[0])
-            feeds.go_to(self.held_out, begun.streams[1])
-            if first and model.stop_training:  # with the last batch before the interruption
-                return begun.logs
-        for number, (x, y, weights) in enumerate(self.reader.epoch(first), first):
-            arrays = model._arrays("fit", x, y, weights)
-            rows = rows_of(arrays)
-            if not rows:
-                continue
-            if called.every_batch:
-                called("on_train_batch_begin", number, {})
-            step = model._training_step(arrays, rows)
-            model.scores = step.scores
-            if scores is None and begun is not None and first:
-                _count_on(step.scores, begun.counters)
-            else:  # batches of another size may have another program, with counters of its own
-                step.scores.follow(scores)
-            scores = step.scores
-            with step.on(arrays, np.arange(rows, dtype=np.int64)):
-                model.optimizer.prepare(None, 1)
-                step.program.run(0, rows, rows)
-            model.progress = Progress(epoch, number + 1, None)
-            if called.every_batch:
-                called("on_train_batch_end", number, scores.logs())
-            if bar:
-                bar.progress(number + 1, scores.logs())
-            if model.stop_training:
-                break
-        if scores is None:
-            if begun is not None and first:
-                return begun.logs  # it was interrupted behind its last batch
-            raise geometry.fail("fit", "at least one batch", "none")
-        return scores.logs()
-
-    def state(self) -> list[Any]:
-        # One stream for both has one place.
-        held_out = None if self.held_out is self.stream else feeds.place_between(self.held_out)
-        return [self.reader.state(), held_out]
-
-    def close(self) -> None:
-        self.reader.close()
-
-
-def _count_on(scores: Totals, counters: Sequence[np.ndarray]) -> None:
-    """Has scores go on from what their counters were."""
-    for variable, value in zip(scores.variables, counters, strict=True):
-        variable.assign(value)
-    for _, one in scores.scores:
-        one.show()
 
 
 def _names_of(symbols: Sequence[Symbol], otherwise: str) -> list[str]:

@@ -10,8 +10,7 @@
 namespace convkit {
 namespace cuda {
 
-// ---- what is reduced to
-// --------------------------------------------------------------------------
+// ---- what is reduced to ------------------------------------------------------------------------
 
 template <class T>
 struct ToSum {
@@ -34,8 +33,7 @@ struct ToMin {
     __device__ static T join(T a, T b) { return beats(a, b) ? b : a; }
 };
 
-// ---- who does what
-// -------------------------------------------------------------------------------
+// ---- who does what -----------------------------------------------------------------------------
 
 // Which columns a block's threads work on. Where a column lies in one piece, the threads of a team
 // are neighbours; else those of neighbouring columns are, so that either way they read what lies
@@ -78,8 +76,7 @@ class Columns {
     int width_;
 };
 
-// ---- forward
-// -------------------------------------------------------------------------------------
+// ---- forward -----------------------------------------------------------------------------------
 
 // x (rows, size, inner) -> y (rows, chunks, inner), divided by divisor.
 template <class T, class To>
@@ -131,7 +128,7 @@ void reduce_rows(const Context& context, const char* name, int64_t rows, int64_t
     run(chunks, chunks, divisor, parts, y);
 }
 
-// ---- backward of maximum and minimum ------------------------------------------------------------
+// ---- backward of maximum and minimum -----------------------------------------------------------
 
 // dx (rows, size, inner) = dy (rows, inner) where x has what To finds for the first time, else 0.
 template <class T, class To>
@@ -186,8 +183,7 @@ void to_first(const Context& context, const char* name, int64_t rows, int64_t si
            size, dy, x, dx);
 }
 
-// ---- repetitions
-// ---------------------------------------------------------------------------------
+// ---- repetitions -------------------------------------------------------------------------------
 
 // Places of y (rows, repeats, inner), in vectors. kOne: inner is 1, and vectors go along repeats.
 template <class T, int kWidth, bool kOne, class I>
