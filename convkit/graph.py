@@ -30,6 +30,7 @@ SOURCE_TYPES = {
 
 _sequence = itertools.count()
 _layer: ContextVar[str] = ContextVar("_layer", default="")
+_recorded: ContextVar[bool] = ContextVar("_recorded", default=False)
 
 
 class _Changes:
@@ -82,7 +83,6 @@ class Variable:
         name: what it is called in messages and files.
         value: the array: NumPy's, or CuPy's where the variable is on a GPU. Assign to it with
             `assign`, so that programs go on seeing it.
-        trainable: whether `fit` changes it.
         regularizer, constraint: of `convkit.regularizers` and `convkit.constraints`, or None.
     """
 
@@ -97,6 +97,7 @@ class Variable:
 
     @property
     def trainable(self) -> bool:
+        """Whether `fit` changes it."""
         return self._trainable
 
     @trainable.setter
@@ -106,10 +107,12 @@ class Variable:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The value's sizes."""
         return tuple(self.value.shape)
 
     @property
     def dtype(self) -> str:
+        """The value's dtype: "float32", "float64", "int64"."""
         return str(self.value.dtype)
 
     @property
@@ -173,6 +176,11 @@ class Variable:
         touch()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if _recorded.get():  # the array would stay as it is while the weight changes
+            raise TypeError(
+                f"{self.name}: expected a function of convkit.ops in a layer's call, got NumPy's, "
+                "which would make a constant of the weight"
+            )
         return np.array(self.host(), dtype=dtype)
 
     def __repr__(self) -> str:
@@ -210,6 +218,7 @@ class Symbol:
 
     @property
     def ndim(self) -> int:
+        """How many axes it has."""
         return len(self.shape)
 
     def __repr__(self) -> str:
@@ -260,9 +269,24 @@ def on_behalf_of(layer: str) -> Iterator[None]:
         _layer.reset(token)
 
 
+@contextmanager
+def recording(values: Iterable[object]) -> Iterator[None]:
+    """While a layer is called on these values.
+
+    If there is a symbol among them, ops on the layer's weights alone are recorded, too: a value
+    worked out now would stay as it is while the weights change.
+    """
+    token = _recorded.set(_recorded.get() or is_symbolic(values))
+    try:
+        yield
+    finally:
+        _recorded.reset(token)
+
+
 def is_symbolic(values: Iterable[object]) -> bool:
     """Whether a call on these values is to be recorded."""
-    return any(isinstance(value, Symbol) for value in values)
+    kinds = (Symbol, Variable) if _recorded.get() else Symbol
+    return any(isinstance(value, kinds) for value in values)
 
 
 def symbol_of(value: object) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from convkit import _core, configuration, device, geometry, graph, registered
-from convkit import schedules as schedules
+from convkit import schedules as schedules  # as in Keras: optimizers.schedules
 from convkit.graph import Node, Symbol, Variable
 from convkit.per_step import TABLE, PerStep
 from convkit.program import Program

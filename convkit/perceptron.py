@@ -98,7 +98,9 @@ class Perceptron:
             ValueError: x is not of the shape (N, features) that `fit` saw, or not finite.
         """
         if not hasattr(self, "weights"):
-            raise RuntimeError("Perceptron.predict: call fit first")
+            raise RuntimeError(
+                "Perceptron.predict: expected a fitted one, got one without weights; call fit first"
+            )
         x = _samples(x, "predict")
         if x.shape[1] != len(self.weights):
             raise ValueError(

@@ -153,6 +153,40 @@ def test_penalties_and_added_losses_are_in_both(float64):
     assert step(POINTS, HOT)[0] == pytest.approx(model.evaluate(POINTS, HOT, verbose=0), rel=1e-12)
 
 
+class OfWeights(layers.Layer):
+    """An op of a weight alone beside one of x: exp(scale) x + 2 scale."""
+
+    def build(self, input_shape):
+        self.scale = self.add_weight("scale", input_shape[1:], "glorot_uniform")
+
+    def call(self, x):
+        return ops.add(ops.multiply(x, ops.exp(self.scale)), ops.multiply(self.scale, 2.0))
+
+
+def test_ops_of_weights_alone_have_slopes_and_follow_the_weights(float64):
+    model = network(OfWeights())
+    assert_slopes(model, value_and_grad(model, "mse"), POINTS, HOT)
+    layer = next(one for one in model.layers if isinstance(one, OfWeights))
+    part = Model(model.inputs, model.symbol_of(layer))
+    before = part.predict(POINTS)
+    layer.set_weights([np.full_like(layer.scale.numpy(), 0.25)])
+    assert not np.allclose(part.predict(POINTS), before)
+    x = RNG.normal(size=(3, *layer.scale.shape))
+    np.testing.assert_allclose(layer(x), np.exp(0.25) * x + 0.5)
+
+
+def test_numpy_makes_no_constant_of_a_weight():
+    class Constant(layers.Layer):
+        def build(self, input_shape):
+            self.scale = self.add_weight("scale", input_shape[1:], "ones")
+
+        def call(self, x):
+            return ops.multiply(x, np.exp(self.scale))
+
+    with pytest.raises(TypeError, match=r"scale: expected a function of convkit\.ops .* constant"):
+        Sequential([layers.Input((5,)), Constant()])
+
+
 def several() -> Model:
     a, b = layers.Input((5,), name="a"), layers.Input((2,), name="b")
     shared = layers.Dense(4, activation="tanh")

@@ -44,6 +44,8 @@ def run(arguments: argparse.Namespace) -> None:
     target = Path(arguments.save or f"{arguments.model}-{dataset.name}.safetensors").expanduser()
     # What would fail after the training is looked at before it.
     check_writable(target, "--save")
+    if target.suffix in (".h5", ".keras"):
+        raise CommandError(f"--save: expected a name such as model.safetensors, got {target}")
     plot_target = check_plot(arguments.plot, "--plot")
     place = check_device(arguments.device)
     called = _callbacks(arguments)

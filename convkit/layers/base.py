@@ -216,7 +216,7 @@ class Layer:
         """`call`, with `training` for layers that ask for it."""
         token = _training.set(training)
         try:
-            with graph.on_behalf_of(self.name):
+            with graph.on_behalf_of(self.name), graph.recording(structure.flatten(x)):
                 asked = {"training": training} if self._takes_training else {}
                 y = self.call(x, **asked)
                 if self.activity_regularizer is not None:
@@ -284,6 +284,7 @@ class Layer:
 
     @property
     def trainable_weights(self) -> list[Variable]:
+        """The weights that `fit` changes: none where `trainable` is False."""
         if not self.trainable:
             return []
         own = [v for v in self._variables if v.trainable]
@@ -291,6 +292,7 @@ class Layer:
 
     @property
     def non_trainable_weights(self) -> list[Variable]:
+        """All other weights."""
         trainable = {id(v) for v in self.trainable_weights}
         return [v for v in self.ordered_weights() if id(v) not in trainable]
 

@@ -8,7 +8,7 @@ from convkit import activations, constraints, geometry, initializers, ops, regul
 from convkit.geometry import Shape
 from convkit.graph import Variable
 from convkit.layers.base import Layer
-from convkit.layers.core import data_format_of
+from convkit.layers.core import channels_of, data_format_of
 
 
 class _Convolution(Layer):
@@ -40,9 +40,6 @@ class _Convolution(Layer):
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.bias_constraint = constraints.get(bias_constraint)
         self.bias: Variable | None = None
-
-    def _channels(self, input_shape: Shape) -> int:
-        return image_shape(self.name, input_shape, self.data_format)[2]
 
     def _add_bias(self, filters: int) -> None:
         if self.use_bias:
@@ -135,7 +132,11 @@ class Conv2DTranspose(_Convolution):
     def build(self, input_shape: Shape) -> None:
         self.kernel = self.add_weight(
             "kernel",
-            (*self.kernel_size, self.filters, self._channels(input_shape)),
+            (
+                *self.kernel_size,
+                self.filters,
+                channels_of(self.name, input_shape, self.data_format),
+            ),
             self.kernel_initializer,
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
@@ -207,7 +208,7 @@ class DepthwiseConv2D(_Convolution):
         self.kernel: Variable
 
     def build(self, input_shape: Shape) -> None:
-        channels = self._channels(input_shape)
+        channels = channels_of(self.name, input_shape, self.data_format)
         self.kernel = self.add_weight(
             "kernel",
             (*self.kernel_size, channels, self.depth_multiplier),
@@ -294,7 +295,7 @@ class SeparableConv2D(_Convolution):
         self.pointwise_kernel: Variable
 
     def build(self, input_shape: Shape) -> None:
-        channels = self._channels(input_shape)
+        channels = channels_of(self.name, input_shape, self.data_format)
         self.depthwise_kernel = self.add_weight(
             "depthwise_kernel",
             (*self.kernel_size, channels, self.depth_multiplier),

@@ -309,15 +309,21 @@ def data_format_of(op: str, data_format: str | None) -> str:
     return geometry.choice(op, "data_format", data_format or "channels_last", geometry.DATA_FORMATS)
 
 
+def channels_of(op: str, shape: Shape, data_format: str) -> int:
+    """How many channels images of this shape have."""
+    if len(shape) != 4:
+        axes = "N, H, W, C" if data_format == "channels_last" else "N, C, H, W"
+        raise geometry.fail(op, f"an input of shape ({axes})", shape)
+    channels = shape[-1] if data_format == "channels_last" else shape[1]
+    assert channels is not None
+    return channels
+
+
 def image_shape(op: str, shape: Shape, data_format: str) -> tuple[int, int, int]:
     """(height, width, channels) of images of this shape."""
-    axes = "N, H, W, C" if data_format == "channels_last" else "N, C, H, W"
-    if len(shape) != 4:
-        raise geometry.fail(op, f"an input of shape ({axes})", shape)
-    height, width, channels = shape[1:]
-    if data_format == "channels_first":
-        channels, height, width = shape[1:]
-    assert height is not None and width is not None and channels is not None
+    channels = channels_of(op, shape, data_format)
+    height, width = shape[1:3] if data_format == "channels_last" else shape[2:]
+    assert height is not None and width is not None
     return height, width, channels
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from convkit import geometry, graph, ops
 from convkit.geometry import Shape
 from convkit.layers.base import Layer
-from convkit.layers.core import data_format_of, image_shape
+from convkit.layers.core import channels_of, data_format_of
 
 
 class _Border2D(Layer):
@@ -19,7 +19,7 @@ class _Border2D(Layer):
         self.data_format = data_format_of(self.name, data_format)
 
     def build(self, input_shape: Shape) -> None:
-        image_shape(self.name, input_shape, self.data_format)
+        channels_of(self.name, input_shape, self.data_format)
 
 
 class ZeroPadding2D(_Border2D):

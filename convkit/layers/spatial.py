@@ -8,16 +8,7 @@ from convkit import activations, constraints, geometry, initializers, ops, regul
 from convkit.geometry import Shape
 from convkit.graph import Variable
 from convkit.layers.base import Layer
-from convkit.layers.core import data_format_of
-
-
-def _channels(op: str, shape: Shape, data_format: str) -> int:
-    if len(shape) != 4:
-        axes = "N, H, W, C" if data_format == "channels_last" else "N, C, H, W"
-        raise geometry.fail(op, f"an input of shape ({axes})", shape)
-    channels = shape[-1] if data_format == "channels_last" else shape[1]
-    assert channels is not None
-    return channels
+from convkit.layers.core import channels_of, data_format_of
 
 
 class Conv2D(Layer):
@@ -81,7 +72,7 @@ class Conv2D(Layer):
         self.bias: Variable | None = None
 
     def build(self, input_shape: Shape) -> None:
-        channels = _channels(self.name, input_shape, self.data_format)
+        channels = channels_of(self.name, input_shape, self.data_format)
         if channels % self.groups:
             raise geometry.fail(
                 self.name, f"channels to be a multiple of groups ({self.groups})", channels
@@ -135,7 +126,7 @@ class _Pooling2D(Layer):
         self.data_format = data_format_of(self.name, data_format)
 
     def build(self, input_shape: Shape) -> None:
-        _channels(self.name, input_shape, self.data_format)
+        channels_of(self.name, input_shape, self.data_format)
 
 
 class MaxPooling2D(_Pooling2D):
@@ -191,7 +182,7 @@ class _GlobalPooling2D(Layer):
         self.keepdims = bool(keepdims)
 
     def build(self, input_shape: Shape) -> None:
-        _channels(self.name, input_shape, self.data_format)
+        channels_of(self.name, input_shape, self.data_format)
 
 
 class GlobalAveragePooling2D(_GlobalPooling2D):
@@ -248,7 +239,7 @@ class UpSampling2D(Layer):
         )
 
     def build(self, input_shape: Shape) -> None:
-        _channels(self.name, input_shape, self.data_format)
+        channels_of(self.name, input_shape, self.data_format)
 
     def call(self, x: Any) -> Any:
         return ops.upsample2d(

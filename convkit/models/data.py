@@ -91,8 +91,10 @@ def weights(op: str, value: Any, loss_shape: Shape, rows: int, dtype: str, gpu: 
     if array.ndim == 2 and array.shape[1] == 1:
         array = array.reshape(-1)
     if len(array) != rows or array.shape[1:] not in ((), tuple(loss_shape[1:])):
-        expected = describe((rows, *loss_shape[1:]))
-        raise geometry.fail(op, f"sample_weight of shape ({rows},) or {expected}", array.shape)
+        expected = f"sample_weight of shape ({rows},)"
+        if len(loss_shape) > 1:
+            expected += f" or {describe((rows, *loss_shape[1:]))}"
+        raise geometry.fail(op, expected, array.shape)
     return array
 
 

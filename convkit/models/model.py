@@ -119,6 +119,9 @@ class Model(Trainer):
         if (name is None) == (index is None):
             raise geometry.fail("get_layer", "a name or an index", "both or neither")
         if index is not None:
+            count = len(self._layers)
+            if not -count <= index < count:
+                raise geometry.fail("get_layer", f"an index below {count}", index)
             return self._layers[index]
         for layer in self._layers:
             if layer.name == name:
@@ -418,6 +421,8 @@ class Sequential(Model):
             layer = layer.history.layer
         if not isinstance(layer, Layer):
             raise TypeError(f"Sequential.add: expected a layer, got {layer!r}")
+        if layer is self:
+            raise geometry.fail("Sequential.add", "another model or a layer", "the model itself")
         if isinstance(layer, InputLayer):
             if self._input is not None or self._layers:
                 raise ValueError("Sequential.add: expected an input only at the beginning")

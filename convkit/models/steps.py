@@ -75,6 +75,7 @@ class Scores:
         return [*(v for metric in self._counting for v in metric.variables), self._loss]
 
     def reset(self) -> None:
+        """Begins to count anew."""
         for counting in self._counting:
             counting.reset_state()
         self._loss.assign((0.0, 0.0))
@@ -148,6 +149,7 @@ class Totals:
         return [*([self.penalty] if self.penalised else []), *self.added]
 
     def reset(self) -> None:
+        """Begins to count anew."""
         for _, scores in self.scores:
             scores.reset()
         for total in self._besides():

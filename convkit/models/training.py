@@ -424,7 +424,10 @@ class Trainer(Layer):
         if validation_data is None or feeds.is_stream(validation_data):
             return validation_data
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
-            raise TypeError(f"{op}: expected validation_data to be (x, y) or (x, y, sample_weight)")
+            raise TypeError(
+                f"{op}: expected validation_data to be (x, y) or (x, y, sample_weight), got "
+                f"{type(validation_data).__name__}"
+            )
         return self._arrays(op, *validation_data)
 
     def train_on_batch(
