@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from typing import Any
 
 import fake_cupy
@@ -842,4 +841,3 @@ print(model.optimizer.iterations.numpy()[-1])
     done = run_python(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [model.predict(POINTS).tobytes().hex(), "1"]
-    assert sys.version_info >= (3, 11)
