@@ -221,8 +221,64 @@ class Symbol:
         """How many axes it has."""
         return len(self.shape)
 
+    # Arithmetic is that of `convkit.ops`, so that layers and losses written with operators work on
+    # arrays and are recorded.
+
+    def __add__(self, other: Any) -> Any:
+        return _op("add", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return _op("add", other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return _op("subtract", self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return _op("subtract", other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return _op("multiply", self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return _op("multiply", other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return _op("divide", self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return _op("divide", other, self)
+
+    def __neg__(self) -> Any:
+        return _op("multiply", self, -1.0)
+
+    def __pow__(self, exponent: Any) -> Any:
+        if exponent != 2:
+            raise TypeError(f"**: expected a symbol to the power of 2, got {exponent!r}")
+        return _op("square", self)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *values: Any, **options: Any) -> Any:
+        name = ufunc.__name__
+        operator = name in ("add", "subtract", "multiply", "divide") and method == "__call__"
+        if operator and not options:  # with an array on its left
+            return _op(name, *values)
+        raise self._refused(name)
+
+    def __array_function__(self, function: Any, types: Any, values: Any, options: Any) -> Any:
+        raise self._refused(function.__name__)
+
+    def _refused(self, name: str) -> TypeError:
+        return TypeError(
+            f"numpy.{name}: expected arrays, got {self!r}; functions of convkit.ops take symbols"
+        )
+
     def __repr__(self) -> str:
         return f"<Symbol shape {self.shape}, {self.dtype}>"
+
+
+def _op(name: str, *values: Any) -> Any:
+    from convkit import ops  # which is made of this module
+
+    return getattr(ops, name)(*values)
 
 
 class LayerCall:

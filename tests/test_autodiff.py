@@ -175,6 +175,40 @@ def test_ops_of_weights_alone_have_slopes_and_follow_the_weights(float64):
     np.testing.assert_allclose(layer(x), np.exp(0.25) * x + 0.5)
 
 
+class Operators(layers.Layer):
+    """Written with operators alone."""
+
+    def build(self, input_shape):
+        self.scale = self.add_weight("scale", input_shape[1:], "glorot_uniform")
+
+    def call(self, x):
+        y = self.scale * x + x * 0.5 - (1.0 - x) / 4.0
+        return -(y**2) / (2.0 + x**2) + np.arange(x.shape[-1], dtype=np.float64) * x
+
+
+def squares(y_true, y_pred):
+    return (y_true - y_pred) ** 2
+
+
+def test_operators_are_ops(float64):
+    model = network(Operators())
+    assert_slopes(model, value_and_grad(model, squares), POINTS, HOT)
+    layer = next(one for one in model.layers if isinstance(one, Operators))
+    part = Model(model.inputs, model.symbol_of(layer))
+    before = Model(model.inputs, model.symbol_of(model.layers[-3])).predict(POINTS)
+    np.testing.assert_allclose(part.predict(POINTS), layer(before), rtol=1e-12)
+
+
+def test_numpy_and_powers_of_symbols_say_what_there_is():
+    x = layers.Input((5,))
+    with pytest.raises(TypeError, match=r"numpy\.sin: expected arrays, .* convkit\.ops take"):
+        np.sin(x)
+    with pytest.raises(TypeError, match=r"numpy\.mean: expected arrays, .* convkit\.ops take"):
+        np.mean(x)
+    with pytest.raises(TypeError, match="to the power of 2, got 3"):
+        x**3
+
+
 def test_numpy_makes_no_constant_of_a_weight():
     class Constant(layers.Layer):
         def build(self, input_shape):

@@ -401,6 +401,18 @@ def test_set_weights_sets_all_or_nothing(rng):
     assert layer.get_weights()[0].any()
 
 
+def test_weights_without_a_name_are_counted():
+    layer = layers.Layer()
+    for shape in ((4, 3), (3,)):
+        layer.add_weight(shape=shape, initializer="zeros", trainable=True)
+    assert [weight.name for weight in layer.weights] == [
+        f"{layer.name}/weight",
+        f"{layer.name}/weight_1",
+    ]
+    with pytest.raises(TypeError, match=r"expected name to be a text, got \(4, 3\); write shape="):
+        layer.add_weight((4, 3))
+
+
 def test_a_layer_that_was_built_is_not_built_again():
     layer = layers.Dense(2)
     layer.build((None, 3))

@@ -115,8 +115,8 @@ class Layer:
 
     def add_weight(
         self,
-        name: str,
-        shape: Shape,
+        name: str | None = None,
+        shape: Shape = (),
         initializer: Any = "glorot_uniform",
         trainable: bool = True,
         *,
@@ -126,13 +126,18 @@ class Layer:
         """A new weight; `build` calls this.
 
         Args:
-            name: unique within the layer.
+            name: unique within the layer; None: weight, weight_1, ...
             shape: its sizes.
             initializer: a name, or an initializer.
             trainable: whether `fit` changes it.
             regularizer: a penalty that is added to the loss, or its name.
             constraint: what it is held to after each update, or its name.
         """
+        if name is None:
+            count = len(self._variables)
+            name = f"weight_{count}" if count else "weight"
+        elif not isinstance(name, str):
+            raise TypeError(f"{self.name}: expected name to be a text, got {name!r}; write shape=")
         value = initializers.get(initializer)(tuple(int(s or 0) for s in shape), self.dtype)
         variable = Variable(np.asarray(value, self.dtype), f"{self.name}/{name}", trainable)
         if variable.shape != tuple(shape):
