@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from processes import output_of
+from small_network import small
 
 import convkit
 from convkit import layers, losses, optimizers, schedules
@@ -41,17 +42,6 @@ def digits():
 @pytest.fixture(scope="module")
 def fitted(digits):
     return CNNClassifier(input_shape=(8, 8), epochs=30, random_state=0).fit(*digits)
-
-
-def small(shape, outputs):
-    return convkit.Sequential(
-        [
-            layers.Input(shape),
-            layers.Conv2D(4, 3, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(outputs, activation="softmax"),
-        ]
-    )
 
 
 def logits(shape, outputs):
