@@ -156,8 +156,9 @@ def test_graphs_are_replayed_and_are_the_steps_kernel_by_kernel_bit_for_bit(shuf
     for model in (replayed, single):
         train(model, x, y, batch_size=3, epochs=3, shuffle=shuffle)
     assert program_of(single)._run.graphs() == 0
-    # For full batches, one and several at a time, and for the last one of each epoch.
-    assert program_of(replayed)._run.graphs() == 3
+    # For full batches, one at a time and several unless those take long, and for the last one of
+    # each epoch.
+    assert program_of(replayed)._run.graphs() in (2, 3)
     assert_same_state(replayed, single)
 
 
