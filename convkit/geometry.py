@@ -23,7 +23,7 @@ LARGEST_ARRAY = 2**62
 
 DATA_FORMATS = ("channels_last", "channels_first")
 ACTIVATION_KINDS = {"relu": 0, "leaky_relu": 1, "sigmoid": 2, "tanh": 3, "exp": 4}
-# UnaryKind, BinaryKind and ReduceKind of csrc/specs.h, csrc/unary_kinds.h.
+# UnaryKind, BinaryKind and ReduceKind of csrc/specs.h.
 UNARY_KINDS = {
     "elu": 0,
     "selu": 1,

@@ -180,6 +180,7 @@ enum UnaryKind : int64_t {
     kSquare,
     kSqrt,
     kLog,
+    kRelu6,  // min(max(x, 0), 6), as relu without a gradient at either end
 };
 
 struct Unary {
@@ -370,12 +371,14 @@ struct Confusion {
 };
 
 // target and prediction (n, rows, columns). For each threshold (and column, if per_column) how many
-// are true positives, false positives, true negatives, false negatives. If `largest` is 1, what
-// counts as positive is the largest of a row, above the threshold.
+// are true positives, false positives, true negatives, false negatives.
+// `largest` is 0 for all that is above the threshold; 1: of these the largest of a row alone; -k:
+// the k largest.
 struct ThresholdCounts {
     int64_t rows, columns;
     int64_t thresholds;
-    int64_t per_column, largest;  // 0 or 1
+    int64_t per_column;  // 0 or 1
+    int64_t largest;
 
     int64_t total() const { return rows * columns; }
     int64_t counters() const { return 4 * thresholds * (per_column ? columns : 1); }

@@ -5,9 +5,6 @@
 
 namespace convkit {
 
-// UnaryKind: kClip between 0 and 6, but as relu without a gradient at either end.
-constexpr int64_t kRelu6 = kLog + 1;
-
 // Klambauer, Unterthiner, Mayr, Hochreiter: Self-normalizing neural networks, 2017.
 constexpr double kSeluAlpha = 1.6732632423543772848170429916717;
 constexpr double kSeluScale = 1.0507009873554804934193349852946;

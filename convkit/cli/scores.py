@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from convkit.cli.data import Images
+from convkit.models import Model
 
 _WIDTH = 80  # columns of a terminal
 _MOST_ROWS = 20  # of tables
 _NAME = 16  # columns of a class's name
-_LEAST = 1e-7  # of a probability, as in the cross-entropy
 
 
 @dataclass
@@ -47,15 +47,16 @@ class Scores:
 
 def score(model: Any, images: Images, classes: int, most: int = 24) -> Scores:
     """The scores of a model, of which at most so many mistakes are kept."""
+    # With the loss that `fit` shows, whatever the model was compiled with.
+    judge = Model(model.inputs, model.outputs).to(model.device)
+    judge.compile("sgd", "sparse_categorical_crossentropy")
+    loss = judge.evaluate(*images.fed, batch_size=256, verbose=0)
     counts = np.zeros((classes, classes), np.int64)
-    total = 0.0
     worst: tuple[np.ndarray, ...] | None = None
     for x, y in images.batches():
         y_pred = model.predict(x, 256)
         labels = y_pred.argmax(axis=1)
         np.add.at(counts, (y, labels), 1)
-        rows = np.arange(len(y))
-        total -= float(np.log(np.maximum(y_pred[rows, y], _LEAST), dtype=np.float64).sum())
         wrong = labels != y
         found: tuple[np.ndarray, ...] = (x[wrong], y[wrong], y_pred[wrong])
         if worst is not None:
@@ -63,7 +64,7 @@ def score(model: Any, images: Images, classes: int, most: int = 24) -> Scores:
         order = np.argsort(-found[2].max(axis=1), kind="stable")[:most]
         worst = tuple(part[order] for part in found)
     assert worst is not None  # there is at least one batch
-    return Scores(counts, total / max(int(counts.sum()), 1), (worst[0], worst[1], worst[2]))
+    return Scores(counts, loss, (worst[0], worst[1], worst[2]))
 
 
 def class_table(counts: np.ndarray, names: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from convkit import _core, device, geometry, gradients, graph, metrics
+from convkit import _core, device, geometry, gradients, graph, metrics, ops
 from convkit.geometry import Shape, samples
 from convkit.graph import Node, Symbol, Variable
 from convkit.interpreter import Interpreter, has_python
@@ -22,8 +22,6 @@ from convkit.optimizers import Optimizer
 from convkit.program import Program, gather
 from convkit.regularizers import penalty_nodes
 from convkit.structure import flatten, pack
-
-MULTIPLY = 1  # BinaryKind
 
 
 def make_program(
@@ -252,18 +250,14 @@ def _weighted(loss: Symbol, weights: Symbol) -> Symbol:
     if one not in (1, size):
         expected = "one number" if size == 1 else f"1 or {size} numbers"
         raise geometry.fail("sample_weight", f"{expected} for each sample, as this loss has", one)
-    if one != size:
-        spec = _core.Expand(outer=1, repeats=size, inner=1)
-        weights = graph.call("expand", spec, None, [weights], [loss.shape], loss.dtype)[0]
-    product = _core.Binary(size=size, kind=MULTIPLY)
-    return graph.call("binary", product, None, [loss, weights], [loss.shape], loss.dtype)[0]  # type: ignore[no-any-return]
+    shape = loss.shape if one == size else (None, *(1 for _ in loss.shape[1:]))
+    return ops.multiply(loss, graph.reshape(weights, shape))
 
 
 def _mean(rows: Symbol, factor: float) -> Symbol:
     """factor times the mean over all rows."""
     if factor != 1:
-        spec = _core.Rescale(size=samples(rows.shape)[1], scale=factor, offset=0.0)
-        rows = graph.call("rescale", spec, None, [rows], [rows.shape], rows.dtype)[0]
+        rows = ops.rescale(rows, factor)
     return graph.call("mean", _rows(rows), None, [rows], [(1,)], rows.dtype)[0]  # type: ignore[no-any-return]
 
 
@@ -511,8 +505,7 @@ class Prediction:
 def _copy(symbol: Symbol, dtype: str) -> Symbol:
     if symbol.place == "fed":
         return gather(symbol, None, dtype)
-    spec = _core.Rescale(size=samples(symbol.shape)[1], scale=1.0, offset=0.0)
-    return graph.call("rescale", spec, None, [symbol], [symbol.shape], dtype)[0]  # type: ignore[no-any-return]
+    return ops.rescale(symbol, 1.0)
 
 
 def regularized(variables: Sequence[Variable]) -> list[Variable]:

@@ -16,30 +16,6 @@ namespace convkit {
 namespace CONVKIT_ISA {
 namespace {
 
-// Where the first maximum is; NaN counts as the maximum, as in NumPy.
-template <class T>
-Ints<T> argmax(int64_t size, Values<T> x) {
-    Vec<T> best = x(0);
-    Ints<T> at{};
-    for (int64_t i = 1; i < size; ++i) {
-        const Vec<T> v = x(i);
-        const Ints<T> better = (best == best) & ~(v <= best);
-        best = better ? v : best;
-        at = better ? everywhere<T>(i) : at;
-    }
-    return at;
-}
-
-template <class T>
-Ints<T> class_of(int64_t size, Values<T> x) {
-    return argmax(size, x);
-}
-
-template <class T>
-Ints<T> class_of(int64_t, const Labels<T>& label) {
-    return label.at;
-}
-
 template <class T, class Target>
 void class_accuracy(const Context& context, const Loss& s, int64_t n, const Target* target,
                     const T* prediction, T* score) {

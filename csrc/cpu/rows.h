@@ -50,6 +50,31 @@ struct Labels {
     Vec<T> operator()(int64_t i) const { return choose(i, one, zero); }
 };
 
+// Where the first maximum is; NaN counts as the maximum, as in NumPy.
+template <class T>
+static inline Ints<T> argmax(int64_t size, Values<T> x) {
+    Vec<T> best = x(0);
+    Ints<T> at{};
+    for (int64_t i = 1; i < size; ++i) {
+        const Vec<T> v = x(i);
+        const Ints<T> better = (best == best) & ~(v <= best);
+        best = better ? v : best;
+        at = better ? everywhere<T>(i) : at;
+    }
+    return at;
+}
+
+// The class of a target: where its maximum is, or its label.
+template <class T>
+static inline Ints<T> class_of(int64_t size, Values<T> x) {
+    return argmax(size, x);
+}
+
+template <class T>
+static inline Ints<T> class_of(int64_t, const Labels<T>& label) {
+    return label.at;
+}
+
 template <class T, class Targets>
 struct LaneRows {
     int64_t size, first, count;  // rows first .. first + count - 1, in the order of the losses

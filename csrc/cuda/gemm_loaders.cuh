@@ -125,8 +125,8 @@ class DepthLoader {
         const Quotient line = divide(tap.quotient, across_);
         c_ = static_cast<int>(tap.remainder);
         column_ = static_cast<int>(line.remainder);
-        h_ = kInside ? 0 : static_cast<int>(line.quotient) * taps.h_step;
-        w_ = kInside ? 0 : column_ * taps.w_step;
+        h_ = kInside ? 0 : static_cast<unsigned>(line.quotient) * taps.h_step;
+        w_ = kInside ? 0 : static_cast<unsigned>(column_) * taps.w_step;
         offset_ = line.quotient * taps.row_step + column_ * taps.tap_step + c_;
     }
 
@@ -174,8 +174,8 @@ class DepthLoader {
     __device__ __forceinline__ bool inside(const Spot& spot) const {
         if (kInside) return left_ > 0 && spot.h >= 0;
         return left_ > 0 &&
-               static_cast<unsigned>(spot.h + h_) < static_cast<unsigned>(taps_.height) &&
-               static_cast<unsigned>(spot.w + w_) < static_cast<unsigned>(taps_.width);
+               static_cast<unsigned>(spot.h) + h_ < static_cast<unsigned>(taps_.height) &&
+               static_cast<unsigned>(spot.w) + w_ < static_cast<unsigned>(taps_.width);
     }
 
     __device__ __forceinline__ void advance() {
@@ -189,7 +189,7 @@ class DepthLoader {
             if (++column_ == across_) {
                 column_ = 0;
                 offset_ += taps_.row_step - across_ * taps_.tap_step;
-                if (!kInside) w_ -= across_ * taps_.w_step;
+                if (!kInside) w_ -= static_cast<unsigned>(across_) * taps_.w_step;
                 if (!kInside) h_ += taps_.h_step;
             }
         }
@@ -199,7 +199,8 @@ class DepthLoader {
     const Spot* spots_;
     int across_;
     int to_, left_;
-    int c_, column_, h_, w_;
+    int c_, column_;
+    unsigned h_, w_;  // past the last tap, where none looks, they may wrap
     int64_t offset_;
     T value_[kValues];
 };
