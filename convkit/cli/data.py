@@ -57,9 +57,9 @@ class Images:
         return len(self.y)
 
     @property
-    def fed(self) -> tuple[Any, ...]:
-        """As `fit` takes them."""
-        return (self.x, self.y) if isinstance(self.x, np.ndarray) else (self.x,)
+    def fed(self) -> tuple[Any, Any]:
+        """x and y as `fit` takes them."""
+        return self.x, self.y if isinstance(self.x, np.ndarray) else None
 
     def batches(self) -> Iterator[Split]:
         """(images, labels), one batch after the other."""

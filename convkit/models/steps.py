@@ -251,7 +251,8 @@ def _weighted(loss: Symbol, weights: Symbol) -> Symbol:
         expected = "one number" if size == 1 else f"1 or {size} numbers"
         raise geometry.fail("sample_weight", f"{expected} for each sample, as this loss has", one)
     shape = loss.shape if one == size else (None, *(1 for _ in loss.shape[1:]))
-    return ops.multiply(loss, graph.reshape(weights, shape))
+    product: Symbol = ops.multiply(loss, graph.reshape(weights, shape))
+    return product
 
 
 def _mean(rows: Symbol, factor: float) -> Symbol:
@@ -505,7 +506,8 @@ class Prediction:
 def _copy(symbol: Symbol, dtype: str) -> Symbol:
     if symbol.place == "fed":
         return gather(symbol, None, dtype)
-    return ops.rescale(symbol, 1.0)
+    copied: Symbol = ops.rescale(symbol, 1.0)
+    return copied
 
 
 def regularized(variables: Sequence[Variable]) -> list[Variable]:
