@@ -115,7 +115,7 @@ def _fit(
             batch_size=batch_size,
             epochs=epochs,
             callbacks=called,
-            validation_data=validation.fed if len(validation.fed) > 1 else validation.x,
+            validation_data=validation.x if validation.fed[1] is None else validation.fed,
             validation_batch_size=256,
             verbose=verbose,
         )
