@@ -585,6 +585,30 @@ DEPTHWISE_CONV2D = [
     depthwise("no_bias", (2, 5, 6, 17), (3, 3, 17, 1), bias=False),
     depthwise("strided", (2, 7, 9, 6), (3, 3, 6, 2), strides=2, padding="same"),
     depthwise("dilated", (2, 9, 8, 3), (3, 2, 3, 1), dilation_rate=2),
+    depthwise(
+        "strided_and_dilated",
+        (2, 17, 23, 5),
+        (3, 4, 5, 1),
+        strides=(2, 3),
+        dilation_rate=(3, 2),
+        padding="same",
+    ),
+    depthwise(
+        "dilated_by_the_stride", (1, 13, 12, 2), (3, 3, 2, 2), strides=(2, 4), dilation_rate=(4, 2)
+    ),
+    depthwise(
+        "stride_above_the_window",
+        (2, 11, 10, 4),
+        (2, 1, 4, 1),
+        strides=(3, 4),
+        padding=((2, 1), (3, 0)),
+    ),
+    depthwise("several_bands", (2, 131, 67, 33), (3, 3, 33, 1), padding="same"),
+    depthwise("several_blocks", (1, 9, 6, 151), (5, 3, 151, 1), strides=2, padding="same"),
+    depthwise(
+        "several_blocks_multiplied", (1, 7, 5, 21), (3, 3, 21, 5), strides=(2, 1), padding="same"
+    ),
+    depthwise("wider_than_a_tile", (1, 3, 70001, 2), (2, 3, 2, 1), padding="same"),
     depthwise("padded", (2, 4, 5, 3), (3, 3, 3, 1), padding=((1, 2), (0, 1))),
     depthwise("empty_batch", (0, 5, 5, 3), (3, 3, 3, 2)),
 ]

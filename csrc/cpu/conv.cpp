@@ -12,15 +12,16 @@
 // in small blocks. dx: for one row ih of the picture, a row of the left matrix holds, for one
 // column ow, the rows of dy that ih took part in; the product has kernel_width * channels columns,
 // and what falls onto one pixel is then gathered. So neither pays for the border of the picture,
-// and each row of dx is written by one thread. Forward with a few registers of filters, see
-// conv_direct.h; with fewer filters than lanes, conv_planes.h.
+// and each row of dx is written by one thread. Groups of one channel, see depthwise.h; forward with
+// a few registers of filters, conv_direct.h; with fewer filters than lanes, conv_planes.h.
 //
 // fused_conv2d is this, then max-pooling and an activation: y (n, pooled_height, pooled_width,
-// filters). The two forms of few filters do 2 x 2 pooling and relu while the sums are in registers;
-// whatever else there is follows in passes of its own.
+// filters). The forms of few filters do 2 x 2 pooling and relu while the sums are in registers,
+// that of groups of one channel relu; whatever else there is follows in passes of its own.
 #include "conv_direct.h"
 #include "conv_planes.h"
 #include "cpu_kernels.h"
+#include "depthwise.h"
 #include "epilogue.h"
 #include "gemm.h"
 
@@ -316,10 +317,15 @@ int64_t channel_block(const Conv2d& s) {
     return std::min(channels, most);
 }
 
-// The convolution with this epilogue, in one of the forms of few filters; false: neither pays.
+// The convolution with this epilogue, in a form other than matrix products; false: none pays.
 template <class T>
-bool few_filters(const Context& context, const Conv2d& s, Epilogue<T> epilogue, int64_t n,
-                 const T* x, const T* kernel, const T* bias, T* y) {
+bool other_form(const Context& context, const Conv2d& s, Epilogue<T> epilogue, int64_t n,
+                const T* x, const T* kernel, const T* bias, T* y) {
+    const Depthwise<T> depthwise(s, epilogue);
+    if (depthwise.forward_pays()) {
+        depthwise.run(context, n, x, kernel, bias, y);
+        return true;
+    }
     const Planes<T> planes(s, epilogue);
     if (planes.pay(windows_cost<T>(s))) {
         conv2d_planes(context, planes, n, x, kernel, bias, y);
@@ -358,7 +364,7 @@ void conv2d_then_pool(const Context& context, const FusedConv2d& s, int64_t n, c
 template <class T>
 void conv2d(const Context& context, const Conv2d& s, int64_t n, const T* x, const T* kernel,
             const T* bias, T* y) {
-    if (n == 0 || few_filters<T>(context, s, {}, n, x, kernel, bias, y)) return;
+    if (n == 0 || other_form<T>(context, s, {}, n, x, kernel, bias, y)) return;
     const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
     const int64_t depth = s.kernel_height * s.kernel_width * channels;
     const int64_t packed_group = packed_size<T>(depth, units);
@@ -417,7 +423,7 @@ void fused_conv2d(const Context& context, const FusedConv2d& s, int64_t n, const
     const int64_t pool = s.pool_height;
     const Epilogue<T> epilogue = {pool, floor_of<T>(s.activation)};
     const bool fused = pool <= 2 && pool == s.pool_width &&
-                       few_filters(context, s.conv, epilogue, n, x, kernel, bias, y);
+                       other_form(context, s.conv, epilogue, n, x, kernel, bias, y);
     if (!fused && s.pool_height * s.pool_width == 1) {
         conv2d(context, s.conv, n, x, kernel, bias, y);
     } else if (!fused) {
@@ -431,6 +437,8 @@ template <class T>
 void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, const T* dy,
                            const T* kernel, T* dx) {
     if (n == 0) return;
+    const Depthwise<T> depthwise(s);
+    if (depthwise.backward_pays()) return depthwise.run_backward_input(context, n, dy, kernel, dx);
     const Conv2d mirror = mirrored(s);
     const Planes<T> planes(mirror);
     if (mirrored_planes_pay(s, planes)) {
@@ -520,6 +528,10 @@ void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, c
 template <class T>
 void conv2d_backward_kernel(const Context& context, const Conv2d& s, int64_t n, const T* dy,
                             const T* x, T* dkernel, T* dbias) {
+    const Depthwise<T> depthwise(s);
+    if (depthwise.forward_pays()) {
+        return depthwise.run_backward_kernel(context, n, dy, x, dkernel, dbias);
+    }
     const Planes<T> planes(s);
     if (planes.pay(windows_cost<T>(s))) {
         return conv2d_planes_backward_kernel(context, planes, n, dy, x, dkernel, dbias);
