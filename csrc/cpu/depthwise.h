@@ -1,9 +1,11 @@
 // Convolution in groups of one channel: channels in the lanes. Formula and shapes as in conv.cpp;
 // filter f belongs to channel f / units.
 //
-// A band of a picture is copied to tiles of (rows, columns, kLanes channels), padded with zeros, so
-// that a tap is a shift whatever the padding, stride and dilation, and reads are aligned. A task
-// takes several registers of channels at once, which lie side by side in the picture.
+// Rows of the picture are copied to a tile of (row, column, kLanes channels), padded with zeros,
+// shortly before they are met, so that a tap is a shift whatever the padding, stride and dilation,
+// and reads are aligned and close together. The tile holds as many rows as a row of outputs meets,
+// each in the place of the one that is met no more. A task takes several registers of channels at
+// once, which lie side by side in the picture.
 //
 // An infinity or NaN in a weight meets the zeros of the padding.
 #pragma once
@@ -16,9 +18,9 @@
 namespace convkit {
 namespace CONVKIT_ISA {
 
-// ---- products of a tile -------------------------------------------------------------------------
+// ---- sums over taps -----------------------------------------------------------------------------
 
-// Taps of a tile: where each lies from an output's place, in values, and its weights.
+// Taps of a row of outputs: where each lies in a plane of the tile, from an output's place.
 template <class T>
 struct TileTaps {
     const int64_t* offsets;
@@ -26,7 +28,8 @@ struct TileTaps {
     int64_t count;
 };
 
-// kColumns neighbouring outputs, `step` apart in the tile and y_step in y.
+// kColumns neighbouring outputs: at least `floor`, bias + the sum over the taps. They are `step`
+// apart in the tile (kStep, unless that is 0) and y_step in y, where `lanes` channels are written.
 template <class T, int kColumns, int64_t kStep>
 static inline CONVKIT_INLINE void correlate_columns(const TileTaps<T>& taps, const T* tile,
                                                     int64_t step, Vec<T> bias, T floor, T* y,
@@ -52,65 +55,45 @@ static inline CONVKIT_INLINE void correlate_columns(const TileTaps<T>& taps, con
     }
 }
 
-// The last `count` outputs of a row, fewer than kColumns + 1.
-template <class T, int kColumns, int64_t kStep>
-static void correlate_rest(const TileTaps<T>& taps, const T* tile, int64_t step, Vec<T> bias,
-                           T floor, T* y, int64_t y_step, int64_t lanes, int64_t count) {
-    if (count == kColumns) {
+// A row of outputs, at most kColumns at a time.
+template <class T, int64_t kStep, int kColumns = 8>
+static void correlate_columns(const TileTaps<T>& taps, const T* tile, int64_t step, Vec<T> bias,
+                              T floor, T* y, int64_t y_step, int64_t lanes, int64_t columns) {
+    for (; columns >= kColumns; columns -= kColumns) {
         correlate_columns<T, kColumns, kStep>(taps, tile, step, bias, floor, y, y_step, lanes);
-    } else if constexpr (kColumns > 1) {
-        correlate_rest<T, kColumns - 1, kStep>(taps, tile, step, bias, floor, y, y_step, lanes,
-                                               count);
+        tile += kColumns * step;
+        y += kColumns * y_step;
+    }
+    if constexpr (kColumns > 1) {
+        if (columns > 0) {
+            correlate_columns<T, kStep, kColumns - 1>(taps, tile, step, bias, floor, y, y_step,
+                                                      lanes, columns);
+        }
     }
 }
 
-template <class T, int64_t kStep>
+template <class T>
 static void correlate_row(const TileTaps<T>& taps, const T* tile, int64_t step, Vec<T> bias,
                           T floor, T* y, int64_t y_step, int64_t lanes, int64_t columns) {
-    constexpr int kColumns = 8;
-    int64_t i = 0;
-    for (; i + kColumns < columns; i += kColumns) {
-        correlate_columns<T, kColumns, kStep>(taps, tile + i * step, step, bias, floor,
-                                              y + i * y_step, y_step, lanes);
-    }
-    correlate_rest<T, kColumns, kStep>(taps, tile + i * step, step, bias, floor, y + i * y_step,
-                                       y_step, lanes, columns - i);
+    const auto correlate = step == kLanes<T>       ? correlate_columns<T, kLanes<T>>
+                           : step == 2 * kLanes<T> ? correlate_columns<T, 2 * kLanes<T>>
+                                                   : correlate_columns<T, 0>;
+    correlate(taps, tile, step, bias, floor, y, y_step, lanes, columns);
 }
 
-// y[i, j] = at least `floor`, bias + the sum over the taps. Outputs are row_step and step apart in
-// the tile, y_row and y_step in y, of which `lanes` channels are written.
-template <class T>
-static void correlate_tile(const TileTaps<T>& taps, const T* tile, int64_t row_step, int64_t step,
-                           Vec<T> bias, T floor, T* y, int64_t y_row, int64_t y_step, int64_t lanes,
-                           int64_t rows, int64_t columns) {
-    for (int64_t i = 0; i < rows; ++i, tile += row_step, y += y_row) {
-        if (step == kLanes<T>) {
-            correlate_row<T, kLanes<T>>(taps, tile, step, bias, floor, y, y_step, lanes, columns);
-        } else if (step == 2 * kLanes<T>) {
-            correlate_row<T, 2 * kLanes<T>>(taps, tile, step, bias, floor, y, y_step, lanes,
-                                            columns);
-        } else {
-            correlate_row<T, 0>(taps, tile, step, bias, floor, y, y_step, lanes, columns);
-        }
-    }
-}
-
-// Adds to sums (kTaps, kLanes) the products of outputs' gradients with what their taps met.
+// Adds to sums (kTaps, kLanes) the products of a row of gradients dy (columns, kLanes) with what
+// the taps of their outputs met.
 template <class T, int kTaps>
-static void correlate_taps(const int64_t* offsets, const T* tile, int64_t row_step, int64_t step,
-                           const T* dy, int64_t dy_row, int64_t dy_step, int64_t lanes,
-                           int64_t rows, int64_t columns, T* sums) {
+static void correlate_taps(const int64_t* offsets, const T* tile, int64_t step, const T* dy,
+                           int64_t columns, T* sums) {
     Vec<T> sum[kTaps] = {};
-    for (int64_t i = 0; i < rows; ++i, tile += row_step, dy += dy_row) {
-        const T* at[kTaps];
+    const T* at[kTaps];
+    CONVKIT_UNROLL
+    for (int tap = 0; tap < kTaps; ++tap) at[tap] = tile + offsets[tap];
+    for (int64_t j = 0; j < columns; ++j) {
+        const Vec<T> gradient = load(dy + j * kLanes<T>);
         CONVKIT_UNROLL
-        for (int tap = 0; tap < kTaps; ++tap) at[tap] = tile + offsets[tap];
-        for (int64_t j = 0; j < columns; ++j) {
-            const T* p = dy + j * dy_step;
-            const Vec<T> gradient = lanes >= kLanes<T> ? load(p) : load_partial(p, lanes);
-            CONVKIT_UNROLL
-            for (int tap = 0; tap < kTaps; ++tap) sum[tap] += load(at[tap] + j * step) * gradient;
-        }
+        for (int tap = 0; tap < kTaps; ++tap) sum[tap] += load(at[tap] + j * step) * gradient;
     }
     CONVKIT_UNROLL
     for (int tap = 0; tap < kTaps; ++tap) {
@@ -118,63 +101,22 @@ static void correlate_taps(const int64_t* offsets, const T* tile, int64_t row_st
     }
 }
 
-constexpr int kMostTaps = 9;  // whose sums stay in registers together: a 3 x 3 kernel's
-
-template <class T, int kTaps = kMostTaps, class... Arguments>
-static void correlate_some_taps(int64_t count, T* sums, const int64_t* offsets,
-                                Arguments... arguments) {
-    if (count == kTaps) {
-        correlate_taps<T, kTaps>(offsets, arguments..., sums);
-    } else if constexpr (kTaps > 1) {
-        correlate_some_taps<T, kTaps - 1>(count, sums, offsets, arguments...);
+// The same for any number of taps: so many at a time (a 3 x 3 kernel's) whose sums stay in
+// registers.
+template <class T, int kTaps = 9>
+static void correlate_taps(int64_t count, const int64_t* offsets, const T* tile, int64_t step,
+                           const T* dy, int64_t columns, T* sums) {
+    for (; count >= kTaps; count -= kTaps, offsets += kTaps, sums += kTaps * kLanes<T>) {
+        correlate_taps<T, kTaps>(offsets, tile, step, dy, columns, sums);
     }
-}
-
-// Adds the gradients of some outputs to sum (kLanes), in four chains.
-template <class T>
-static void sum_gradients(const T* dy, int64_t dy_row, int64_t dy_step, int64_t lanes, int64_t rows,
-                          int64_t columns, T* sum) {
-    Vec<T> chains[4] = {};
-    for (int64_t i = 0; i < rows; ++i, dy += dy_row) {
-        for (int64_t j = 0; j < columns; ++j) {
-            const T* p = dy + j * dy_step;
-            chains[j % 4] += lanes >= kLanes<T> ? load(p) : load_partial(p, lanes);
+    if constexpr (kTaps > 1) {
+        if (count > 0) {
+            correlate_taps<T, kTaps - 1>(count, offsets, tile, step, dy, columns, sums);
         }
     }
-    store(sum, load(sum) + ((chains[0] + chains[1]) + (chains[2] + chains[3])));
 }
 
 // ---- tiles of a picture -------------------------------------------------------------------------
-
-// How rows of outputs, each `span` rows of the picture tall and `stride` below the one before, are
-// cut into bands, and the channels into blocks of registers; a tile has so many planes of each.
-template <class T>
-struct TileCut {
-    int64_t outputs, columns, planes;
-    int64_t rows = 0;  // of a tile, at most; 0: none is small enough
-    int64_t bands = 0, registers = 1, blocks = 0;
-
-    TileCut(int64_t outputs, int64_t stride, int64_t span, int64_t columns, int64_t channels,
-            int64_t planes)
-        : outputs(outputs), columns(columns), planes(planes) {
-        constexpr int64_t kValues = (int64_t{1} << 18) / static_cast<int64_t>(sizeof(T));
-        constexpr int64_t kTallEnough = 8;
-        if (columns > kValues || span > kValues || planes > kValues) return;
-        // Neighbours in the picture go together, unless the bands would become low.
-        const int64_t size = columns * planes * kLanes<T>;
-        const auto most = [&](int64_t together) { return kValues / (size * together); };
-        if (planes == 1) registers = std::min<int64_t>(4, divide_up(channels, kLanes<T>));
-        while (registers > 1 && most(registers) < span + (kTallEnough - 1) * stride) --registers;
-        if (most(registers) < span) return;
-        bands = divide_up(outputs, (most(registers) - span) / stride + 1);
-        rows = span + (divide_up(outputs, bands) - 1) * stride;
-        blocks = divide_up(channels, registers * kLanes<T>);
-    }
-
-    int64_t plane() const { return rows * columns * kLanes<T>; }
-    int64_t size() const { return registers * planes * plane(); }
-    Range band(int64_t i) const { return {cut(outputs, bands, i), cut(outputs, bands, i + 1)}; }
-};
 
 // What stands in the lanes of a tile: `count` channels from `first`. A plane is the next register
 // of them, each value of a pixel `repeats` times; or, with `every` > 1, every so many-th value, a
@@ -183,70 +125,175 @@ template <class T>
 struct TileLanes {
     int64_t first, count, repeats, every;
 
+    int64_t registers() const { return divide_up(count, kLanes<T>); }
+    int64_t planes() const { return every == 1 ? registers() : every; }
+    // Of register r.
+    int64_t lanes(int64_t r) const { return std::min<int64_t>(kLanes<T>, count - r * kLanes<T>); }
+
     Vec<T> read(const T* pixel, int64_t plane) const {
-        const int64_t begin = first + (every == 1 ? plane * kLanes<T> : 0);
-        const int64_t lanes = std::min<int64_t>(kLanes<T>, first + count - begin);
+        const int64_t r = every == 1 ? plane : 0, begin = first + r * kLanes<T>;
         if (repeats == 1 && every == 1) {
-            return lanes == kLanes<T> ? load(pixel + begin) : load_partial(pixel + begin, lanes);
+            return lanes(r) == kLanes<T> ? load(pixel + begin)
+                                         : load_partial(pixel + begin, lanes(r));
         }
         Vec<T> values{};
-        for (int64_t i = 0; i < lanes; ++i) {
+        for (int64_t i = 0; i < lanes(r); ++i) {
             values[i] = pixel[every == 1 ? (begin + i) / repeats : (begin + i) * every + plane];
         }
         return values;
     }
 };
 
-// Rows from `top`, columns from `left` of a picture (height, width, channels), zeros beside it.
-template <class T>
-static void fill_tile(const T* picture, int64_t height, int64_t width, int64_t channels,
-                      int64_t top, int64_t left, const TileCut<T>& cut, const TileLanes<T>& lanes,
-                      T* tile) {
-    const int64_t planes = divide_up(lanes.count, kLanes<T>) * cut.planes;
-    const int64_t begin = std::clamp<int64_t>(-left, 0, cut.columns);
-    const int64_t end = std::clamp<int64_t>(width - left, begin, cut.columns);
-    for (int64_t i = 0; i < cut.rows; ++i, tile += cut.columns * kLanes<T>) {
-        const int64_t ih = top + i;
-        const bool inside = ih >= 0 && ih < height;
-        const int64_t filled = inside ? end : begin;
-        for (int64_t plane = 0; plane < planes; ++plane) {
-            T* line = tile + plane * cut.plane();
-            for (int64_t j = 0; j < begin; ++j) store(line + j * kLanes<T>, Vec<T>{});
-            for (int64_t j = filled; j < cut.columns; ++j) store(line + j * kLanes<T>, Vec<T>{});
-        }
-        if (filled == begin) continue;
-        const T* pixel = picture + (ih * width + left + begin) * channels;
-        for (int64_t j = begin; j < filled; ++j, pixel += channels) {
-            for (int64_t plane = 0; plane < planes; ++plane) {
-                store(tile + plane * cut.plane() + j * kLanes<T>, lanes.read(pixel, plane));
-            }
+// kRegisters neighbouring registers of some pixels to a plane each; of the last, `lanes` values.
+template <class T, int kRegisters>
+static void split_pixels(const T* pixels, int64_t step, int64_t count, int64_t lanes, T* to,
+                         int64_t plane) {
+    for (int64_t j = 0; j < count; ++j, pixels += step, to += kLanes<T>) {
+        CONVKIT_UNROLL
+        for (int r = 0; r < kRegisters; ++r) {
+            const T* from = pixels + r * kLanes<T>;
+            const bool whole = r < kRegisters - 1 || lanes == kLanes<T>;
+            store(to + r * plane, whole ? load(from) : load_partial(from, lanes));
         }
     }
 }
 
+// `columns` pixels from `left` of a line (width, channels), zeros beside it; of no line (null),
+// zeros.
+template <class T>
+static void fill_line(const T* line, int64_t width, int64_t channels, int64_t left, int64_t columns,
+                      const TileLanes<T>& lanes, T* to, int64_t plane) {
+    const int64_t begin = std::clamp<int64_t>(-left, 0, columns);
+    const int64_t end = line ? std::clamp<int64_t>(width - left, begin, columns) : begin;
+    for (int64_t i = 0; i < lanes.planes(); ++i) {
+        fill_zero(to + i * plane, begin * kLanes<T>);
+        fill_zero(to + i * plane + end * kLanes<T>, (columns - end) * kLanes<T>);
+    }
+    if (begin == end) return;
+    const T* pixels = line + (left + begin) * channels;
+    to += begin * kLanes<T>;
+    if (lanes.repeats == 1 && lanes.every == 1) {
+        const int64_t registers = lanes.registers();
+        const auto split = registers == 4   ? split_pixels<T, 4>
+                           : registers == 3 ? split_pixels<T, 3>
+                           : registers == 2 ? split_pixels<T, 2>
+                                            : split_pixels<T, 1>;
+        return split(pixels + lanes.first, channels, end - begin, lanes.lanes(registers - 1), to,
+                     plane);
+    }
+    for (int64_t j = begin; j < end; ++j, pixels += channels, to += kLanes<T>) {
+        for (int64_t i = 0; i < lanes.planes(); ++i) {
+            store(to + i * plane, lanes.read(pixels, i));
+        }
+    }
+}
+
+// The rows of a picture that are met at a time, as a ring: row i lies in place i % rows.
+template <class T>
+struct TileRing {
+    int64_t rows, columns, planes;      // planes of each register
+    int64_t registers = 1, blocks = 0;  // of the channels; 0: a tile would be too large
+
+    TileRing(int64_t rows, int64_t columns, int64_t channels, int64_t planes)
+        : rows(rows), columns(columns), planes(planes) {
+        // What leaves room in a second-level cache; what is tolerable.
+        constexpr int64_t kValues = (128 << 10) / sizeof(T), kMost = (256 << 10) / sizeof(T);
+        if (std::max({rows, columns, planes}) > kMost) return;
+        const int64_t size = rows * columns * planes * kLanes<T>;
+        if (size > kMost) return;
+        const int64_t all = divide_up(channels, kLanes<T>);
+        if (planes == 1)
+            registers = std::clamp<int64_t>(kValues / size, 1, std::min<int64_t>(4, all));
+        blocks = divide_up(all, registers);
+        registers = divide_up(all, blocks);
+    }
+
+    int64_t line() const { return columns * kLanes<T>; }
+    int64_t plane() const { return rows * line(); }
+    int64_t size() const { return registers * planes * plane(); }
+    // Of row i >= 0 in a plane.
+    int64_t at(int64_t i) const { return i % rows * line(); }
+    TileLanes<T> lanes(int64_t block, int64_t channels, int64_t repeats, int64_t every) const {
+        const int64_t most = registers * kLanes<T>;
+        return {block * most, std::min(most, channels - block * most), repeats, every};
+    }
+};
+
+// A picture (height, width, channels) whose rows are brought into a ring. Row i of the ring is row
+// i - top of the picture, and its columns begin at `left`.
+template <class T>
+struct TilePicture {
+    const T* x;
+    int64_t height, width, channels, top, left;
+    const TileRing<T>& ring;
+    TileLanes<T> lanes;
+    T* tile;
+    int64_t next;  // row
+
+    // Rows begin .. end are wanted.
+    void bring(int64_t begin, int64_t end) {
+        for (next = std::max(next, begin); next < end; ++next) {
+            const int64_t row = next - top;
+            const T* line = row >= 0 && row < height ? x + row * width * channels : nullptr;
+            fill_line(line, width, channels, left, ring.columns, lanes, tile + ring.at(next),
+                      ring.plane());
+        }
+    }
+};
+
 // ---- the convolution ----------------------------------------------------------------------------
+
+// Of the input's gradient: along an axis, place i of the picture meets output q - shift through
+// a tap, where q and `phase` are quotient and remainder of (i + padding) / stride. The taps of
+// a phase are those with its remainder, tap * dilation = shift * stride + phase; shifts are at
+// most `reach`. So the places of a phase are a convolution of their own, with stride 1.
+struct Phases {
+    int64_t size, padding, stride;
+    int64_t first, places;  // of q
+    int64_t reach;
+
+    Phases(int64_t size, int64_t padding, int64_t stride, int64_t kernel, int64_t dilation)
+        : size(size),
+          padding(padding),
+          stride(stride),
+          first(padding / stride),
+          places((size - 1 + padding) / stride - first + 1),
+          reach((kernel - 1) * dilation / stride) {}
+
+    // The q that lie in the picture.
+    Range inside(int64_t phase) const {
+        const int64_t begin = padding > phase ? divide_up(padding - phase, stride) : 0;
+        const int64_t last = size - 1 + padding - phase;
+        return {begin, last < 0 ? begin : std::max(begin, last / stride + 1)};
+    }
+    int64_t place(int64_t q, int64_t phase) const { return q * stride + phase - padding; }
+};
 
 template <class T>
 struct Depthwise {
     const Conv2d& s;
     T floor;
     int64_t units, taps;
-    TileCut<T> forward, backward;  // the latter of the input's gradient
+    int64_t span_height;  // of the rows that a row of outputs meets
+    Phases down, across;
+    TileRing<T> pictures, outputs;  // of x, as outputs meet it; of dy, as its input's gradient does
 
     explicit Depthwise(const Conv2d& s, Epilogue<T> epilogue = {})
         : s(s),
           floor(epilogue.floor),
           units(s.filters / s.groups),
           taps(s.kernel_height * s.kernel_width),
-          forward(s.out_height, s.stride_height, span(s.kernel_height, s.dilation_height),
-                  (s.out_width - 1) * s.stride_width + span(s.kernel_width, s.dilation_width),
-                  s.filters, 1),
-          backward(places(s.height, s.pad_top, s.stride_height), 1, reach_down() + 1,
-                   places(s.width, s.pad_left, s.stride_width) + reach_across(), s.channels, units),
+          span_height((s.kernel_height - 1) * s.dilation_height + 1),
+          down(s.height, s.pad_top, s.stride_height, s.kernel_height, s.dilation_height),
+          across(s.width, s.pad_left, s.stride_width, s.kernel_width, s.dilation_width),
+          pictures(span_height,
+                   (s.out_width - 1) * s.stride_width + (s.kernel_width - 1) * s.dilation_width + 1,
+                   s.filters, 1),
+          outputs(down.reach + 1, across.places + across.reach, s.channels, units),
           possible_(epilogue.pool == 1 && s.groups == s.channels && s.groups > 1) {}
 
-    bool forward_pays() const { return possible_ && forward.rows > 0; }
-    bool backward_pays() const { return possible_ && backward.rows > 0; }
+    bool forward_pays() const { return possible_ && pictures.blocks > 0; }
+    bool backward_pays() const { return possible_ && outputs.blocks > 0; }
 
     void run(const Context& context, int64_t n, const T* x, const T* kernel, const T* bias,
              T* y) const;
@@ -256,100 +303,84 @@ struct Depthwise {
                              T* dbias) const;
 
  private:
-    bool possible_;
-
-    // Of the input's gradient: along an axis, place i of the picture meets output q - shift through
-    // a tap, where q and `phase` are quotient and remainder of (i + padding) / stride. The taps of
-    // a phase are those with the same remainder, tap * dilation = shift * stride + phase; shifts
-    // are at most `reach`. So the places of a phase are a convolution of their own.
-    int64_t reach_down() const {
-        return (s.kernel_height - 1) * s.dilation_height / s.stride_height;
-    }
-    int64_t reach_across() const {
-        return (s.kernel_width - 1) * s.dilation_width / s.stride_width;
-    }
-    static int64_t places(int64_t size, int64_t padding, int64_t stride) {
-        return (size - 1 + padding) / stride - padding / stride + 1;
-    }
-    // The q of a phase that lie in the picture.
-    static Range inside_places(int64_t size, int64_t padding, int64_t stride, int64_t phase) {
-        const int64_t first = padding > phase ? divide_up(padding - phase, stride) : 0;
-        const int64_t last = size - 1 + padding - phase;
-        return {first, last < 0 ? first : std::max(first, last / stride + 1)};
+    // Few tasks are made more by cutting pictures into bands; what two of them meet is copied for
+    // both.
+    static int64_t bands(int64_t tasks, int64_t rows) {
+        return tasks >= 16 ? 1 : divide_up(rows, 16);
     }
 
-    static int64_t span(int64_t kernel, int64_t dilation) { return (kernel - 1) * dilation + 1; }
+    TilePicture<T> picture(const T* x, int64_t sample, const TileLanes<T>& lanes, T* tile) const {
+        return {x + sample * s.input_size(),
+                s.height,
+                s.width,
+                s.channels,
+                s.pad_top,
+                -s.pad_left,
+                pictures,
+                lanes,
+                tile,
+                0};
+    }
 
-    // The taps of a phase down and across, for the registers of these channels; returns how many.
-    int64_t fill_taps(const T* kernel, const TileLanes<T>& lanes, int64_t down, int64_t across,
-                      int64_t* offsets, T* weights) const {
-        int64_t count = 0;
+    // The taps of the outputs in row oh.
+    void fill_offsets(int64_t oh, int64_t* offsets) const {
+        for (int64_t kh = 0; kh < s.kernel_height; ++kh) {
+            const int64_t line = pictures.at(oh * s.stride_height + kh * s.dilation_height);
+            for (int64_t kw = 0; kw < s.kernel_width; ++kw) {
+                *offsets++ = line + kw * s.dilation_width * kLanes<T>;
+            }
+        }
+    }
+
+    // use(tap, shift down, shift across) for the taps of two phases.
+    template <class Use>
+    void for_each_tap(int64_t below, int64_t beside, Use use) const {
         for (int64_t kh = 0; kh < s.kernel_height; ++kh) {
             const int64_t ih = kh * s.dilation_height;
-            if (ih % s.stride_height != down) continue;
             for (int64_t kw = 0; kw < s.kernel_width; ++kw) {
                 const int64_t iw = kw * s.dilation_width;
-                if (iw % s.stride_width != across) continue;
-                const int64_t row = reach_down() - ih / s.stride_height;
-                const int64_t column = reach_across() - iw / s.stride_width;
-                const T* filters = kernel + (kh * s.kernel_width + kw) * s.filters;
-                for (int64_t unit = 0; unit < units; ++unit, ++count) {
-                    offsets[count] =
-                        unit * backward.plane() + (row * backward.columns + column) * kLanes<T>;
-                    store(weights + count * kLanes<T>, lanes.read(filters, unit));
-                }
+                if (ih % s.stride_height != below || iw % s.stride_width != beside) continue;
+                use(kh * s.kernel_width + kw, ih / s.stride_height, iw / s.stride_width);
             }
         }
-        return count;
     }
 
-    void fill_offsets(int64_t* offsets) const {
-        for (int64_t kh = 0; kh < s.kernel_height; ++kh) {
-            for (int64_t kw = 0; kw < s.kernel_width; ++kw) {
-                const int64_t at = kh * s.dilation_height * forward.columns + kw * s.dilation_width;
-                *offsets++ = at * kLanes<T>;
-            }
-        }
-    }
-    void fill_picture(const T* x, int64_t sample, int64_t oh, const TileLanes<T>& lanes,
-                      T* tile) const {
-        fill_tile(x + sample * s.input_size(), s.height, s.width, s.channels,
-                  oh * s.stride_height - s.pad_top, -s.pad_left, forward, lanes, tile);
-    }
-    TileLanes<T> forward_lanes(int64_t block) const {
-        const int64_t size = forward.registers * kLanes<T>, first = block * size;
-        return {first, std::min(size, s.filters - first), units, 1};
-    }
+    bool possible_;
 };
 
 template <class T>
 void Depthwise<T>::run(const Context& context, int64_t n, const T* x, const T* kernel,
                        const T* bias, T* y) const {
-    const int64_t tasks = n * forward.bands * forward.blocks;
+    const int64_t blocks = pictures.blocks, cuts = bands(n * blocks, s.out_height);
+    const int64_t tasks = n * blocks * cuts;
     const double work = static_cast<double>(n) * s.multiply_adds() / tasks;
     parallel_for(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
-        T* tile = scratch<T>(kPackA, forward.size());
-        T* weights = scratch<T>(kPackB, forward.registers * taps * kLanes<T>);
+        T* tile = scratch<T>(kPackA, pictures.size());
+        T* weights = scratch<T>(kPackB, pictures.registers * taps * kLanes<T>);
         int64_t* offsets = scratch<int64_t>(kLocal, taps);
-        fill_offsets(offsets);
         for (int64_t task = begin; task < end; ++task) {
-            const int64_t block = task % forward.blocks, image = task / forward.blocks;
-            const int64_t sample = image / forward.bands;
-            const Range band = forward.band(image % forward.bands);
-            const TileLanes<T> lanes = forward_lanes(block);
-            fill_picture(x, sample, band.begin, lanes, tile);
-            for (int64_t f = 0, plane = 0; f < lanes.count; f += kLanes<T>, ++plane) {
-                const TileLanes<T> filters = {lanes.first + f, lanes.count - f, 1, 1};
+            const int64_t block = task % blocks, band = task / blocks % cuts;
+            const int64_t sample = task / blocks / cuts;
+            const TileLanes<T> lanes = pictures.lanes(block, s.filters, units, 1);
+            const TileLanes<T> filters = pictures.lanes(block, s.filters, 1, 1);
+            for (int64_t r = 0; r < filters.registers(); ++r) {
                 for (int64_t tap = 0; tap < taps; ++tap) {
-                    store(weights + tap * kLanes<T>, filters.read(kernel + tap * s.filters, 0));
+                    store(weights + (r * taps + tap) * kLanes<T>,
+                          filters.read(kernel + tap * s.filters, r));
                 }
-                const int64_t row = sample * s.out_height + band.begin;
-                correlate_tile<T>(
-                    {offsets, weights, taps}, tile + plane * forward.plane(),
-                    s.stride_height * forward.columns * kLanes<T>, s.stride_width * kLanes<T>,
-                    bias ? filters.read(bias, 0) : Vec<T>{}, floor,
-                    y + row * s.out_width * s.filters + filters.first, s.out_width * s.filters,
-                    s.filters, filters.count, band.end - band.begin, s.out_width);
+            }
+            TilePicture<T> rows = picture(x, sample, lanes, tile);
+            const int64_t last = cut(s.out_height, cuts, band + 1);
+            for (int64_t oh = cut(s.out_height, cuts, band); oh < last; ++oh) {
+                rows.bring(oh * s.stride_height, oh * s.stride_height + span_height);
+                fill_offsets(oh, offsets);
+                T* out = y + (sample * s.out_height + oh) * s.out_width * s.filters + filters.first;
+                for (int64_t r = 0; r < filters.registers(); ++r) {
+                    correlate_row<T>({offsets, weights + r * taps * kLanes<T>, taps},
+                                     tile + r * pictures.plane(), s.stride_width * kLanes<T>,
+                                     bias ? filters.read(bias, r) : Vec<T>{}, floor,
+                                     out + r * kLanes<T>, s.filters, filters.lanes(r), s.out_width);
+                }
             }
         }
     });
@@ -358,50 +389,62 @@ void Depthwise<T>::run(const Context& context, int64_t n, const T* x, const T* k
 template <class T>
 void Depthwise<T>::run_backward_input(const Context& context, int64_t n, const T* dy,
                                       const T* kernel, T* dx) const {
-    const int64_t tasks = n * backward.bands * backward.blocks, all = taps * units;
-    const int64_t first_row = s.pad_top / s.stride_height;
-    const int64_t first_column = s.pad_left / s.stride_width;
+    const int64_t blocks = outputs.blocks, cuts = bands(n * blocks, down.places);
+    const int64_t tasks = n * blocks * cuts, all = taps * units;
     const double work = static_cast<double>(n) * s.multiply_adds() / tasks;
     parallel_for(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
-        T* tile = scratch<T>(kPackA, backward.size());
-        T* weights = scratch<T>(kPackB, all * kLanes<T>);
+        T* tile = scratch<T>(kPackA, outputs.size());
+        T* weights = scratch<T>(kPackB, outputs.registers * all * kLanes<T>);
         int64_t* offsets = scratch<int64_t>(kLocal, all);
         for (int64_t task = begin; task < end; ++task) {
-            const int64_t block = task % backward.blocks, image = task / backward.blocks;
-            const int64_t sample = image / backward.bands, size = backward.registers * kLanes<T>;
-            const Range places = backward.band(image % backward.bands);
-            const Range band = {first_row + places.begin, first_row + places.end};
-            const TileLanes<T> lanes = {block * size, std::min(size, s.channels - block * size), 1,
-                                        units};
-            fill_tile(dy + sample * s.output_size(), s.out_height, s.out_width, s.filters,
-                      band.begin - reach_down(), first_column - reach_across(), backward, lanes,
-                      tile);
-            for (int64_t c = 0, plane = 0; c < lanes.count; c += kLanes<T>, plane += units) {
-                const TileLanes<T> some = {lanes.first + c, lanes.count - c, 1, units};
-                for (int64_t down = 0; down < s.stride_height; ++down) {
-                    const Range inner = inside_places(s.height, s.pad_top, s.stride_height, down);
-                    const int64_t top = std::max(inner.begin, band.begin);
-                    const int64_t rows = std::min(inner.end, band.end) - top;
-                    if (rows <= 0) continue;
-                    for (int64_t across = 0; across < s.stride_width; ++across) {
-                        const Range inside =
-                            inside_places(s.width, s.pad_left, s.stride_width, across);
-                        const int64_t columns = inside.end - inside.begin;
-                        if (columns <= 0) continue;
-                        const int64_t count =
-                            fill_taps(kernel, some, down, across, offsets, weights);
-                        const int64_t ih = top * s.stride_height + down - s.pad_top;
-                        const int64_t iw = inside.begin * s.stride_width + across - s.pad_left;
-                        const int64_t at =
-                            (top - band.begin) * backward.columns + inside.begin - first_column;
-                        const int64_t row = sample * s.height + ih;
-                        correlate_tile<T>({offsets, weights, count},
-                                          tile + plane * backward.plane() + at * kLanes<T>,
-                                          backward.columns * kLanes<T>, kLanes<T>, Vec<T>{},
-                                          Epilogue<T>().floor,
-                                          dx + (row * s.width + iw) * s.channels + some.first,
-                                          s.stride_height * s.width * s.channels,
-                                          s.stride_width * s.channels, some.count, rows, columns);
+            const int64_t block = task % blocks, band = task / blocks % cuts;
+            const int64_t sample = task / blocks / cuts;
+            const TileLanes<T> lanes = outputs.lanes(block, s.channels, 1, units);
+            T* weight = weights;
+            for (int64_t r = 0; r < lanes.registers(); ++r) {
+                for (int64_t phase = 0; phase < s.stride_height * s.stride_width; ++phase) {
+                    for_each_tap(phase / s.stride_width, phase % s.stride_width,
+                                 [&](int64_t tap, int64_t, int64_t) {
+                                     for (int64_t unit = 0; unit < units; ++unit) {
+                                         const int64_t plane = units == 1 ? r : unit;
+                                         store(weight, lanes.read(kernel + tap * s.filters, plane));
+                                         weight += kLanes<T>;
+                                     }
+                                 });
+                }
+            }
+            TilePicture<T> rows = {
+                dy + sample * s.output_size(), s.out_height, s.out_width, s.filters, down.reach,
+                across.first - across.reach,   outputs,      lanes,       tile,      0};
+            const int64_t last = down.first + cut(down.places, cuts, band + 1);
+            for (int64_t q = down.first + cut(down.places, cuts, band); q < last; ++q) {
+                rows.bring(q, q + down.reach + 1);
+                int64_t before = 0;  // taps
+                for (int64_t below = 0; below < s.stride_height; ++below) {
+                    const int64_t ih = down.place(q, below);
+                    for (int64_t beside = 0; beside < s.stride_width; ++beside) {
+                        int64_t count = 0;
+                        for_each_tap(below, beside, [&](int64_t, int64_t up, int64_t left) {
+                            const int64_t at =
+                                outputs.at(q + down.reach - up) + (across.reach - left) * kLanes<T>;
+                            for (int64_t unit = 0; unit < units; ++unit) {
+                                offsets[count++] = unit * outputs.plane() + at;
+                            }
+                        });
+                        const Range inside = across.inside(beside);
+                        const T* some = weights + before * kLanes<T>;
+                        before += count;
+                        if (ih < 0 || ih >= s.height || inside.begin == inside.end) continue;
+                        T* out = dx + (sample * s.height + ih) * s.width * s.channels +
+                                 across.place(inside.begin, beside) * s.channels + lanes.first;
+                        for (int64_t r = 0; r < lanes.registers(); ++r) {
+                            correlate_row<T>({offsets, some + r * all * kLanes<T>, count},
+                                             tile + r * outputs.plane() +
+                                                 (inside.begin - across.first) * kLanes<T>,
+                                             kLanes<T>, Vec<T>{}, Epilogue<T>().floor,
+                                             out + r * kLanes<T>, s.stride_width * s.channels,
+                                             lanes.lanes(r), inside.end - inside.begin);
+                        }
                     }
                 }
             }
@@ -409,55 +452,57 @@ void Depthwise<T>::run_backward_input(const Context& context, int64_t n, const T
     });
 }
 
-// Images go to slots, by shape only; a slot sums on its own, and the slots are added in order.
+// Bands of samples go to slots, by shape only; a slot sums on its own, and the slots are added in
+// order.
 template <class T>
 void Depthwise<T>::run_backward_kernel(const Context& context, int64_t n, const T* dy, const T* x,
                                        T* dkernel, T* dbias) const {
-    const int64_t images = n * forward.bands, block_size = forward.registers * kLanes<T>;
-    const int64_t size = (taps + 1) * forward.blocks * block_size;  // of a slot
+    const int64_t blocks = pictures.blocks, cuts = bands(n, s.out_height), images = n * cuts;
+    const int64_t register_size = (taps + 1) * kLanes<T>;  // sums of the taps and of the bias
+    const int64_t block_size = pictures.registers * register_size, size = blocks * block_size;
     const int64_t slots =
         std::clamp<int64_t>((int64_t{1} << 20) / size, 1, std::clamp<int64_t>(images, 1, 16));
     T* sums = scratch<T>(kShared, slots * size);
-    const double work = static_cast<double>(n) * s.multiply_adds() / (slots * forward.blocks);
-    parallel_for(
-        context, slots * forward.blocks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
-            T* tile = scratch<T>(kPackA, forward.size());
-            int64_t* offsets = scratch<int64_t>(kLocal, taps);
-            fill_offsets(offsets);
-            for (int64_t task = begin; task < end; ++task) {
-                const int64_t block = task % forward.blocks, slot = task / forward.blocks;
-                const TileLanes<T> lanes = forward_lanes(block);
-                // (registers, taps and the bias, kLanes)
-                T* block_sums = sums + slot * size + block * block_size * (taps + 1);
-                fill_zero(block_sums, block_size * (taps + 1));
-                for (int64_t i = cut(images, slots, slot); i < cut(images, slots, slot + 1); ++i) {
-                    const int64_t sample = i / forward.bands;
-                    const Range band = forward.band(i % forward.bands);
-                    const int64_t row = sample * s.out_height + band.begin;
-                    const T* gradients = dy + row * s.out_width * s.filters + lanes.first;
-                    fill_picture(x, sample, band.begin, lanes, tile);
-                    for (int64_t f = 0, plane = 0; f < lanes.count; f += kLanes<T>, ++plane) {
-                        T* sum = block_sums + plane * (taps + 1) * kLanes<T>;
-                        const int64_t count = std::min<int64_t>(kLanes<T>, lanes.count - f);
-                        for (int64_t tap = 0; tap < taps; tap += kMostTaps) {
-                            correlate_some_taps<T>(
-                                std::min<int64_t>(kMostTaps, taps - tap), sum + tap * kLanes<T>,
-                                offsets + tap, tile + plane * forward.plane(),
-                                s.stride_height * forward.columns * kLanes<T>,
-                                s.stride_width * kLanes<T>, gradients + f, s.out_width * s.filters,
-                                s.filters, count, band.end - band.begin, s.out_width);
-                        }
+    const double work = static_cast<double>(n) * s.multiply_adds() / (slots * blocks);
+    parallel_for(context, slots * blocks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
+        const int64_t line = s.out_width * kLanes<T>;
+        T* tile = scratch<T>(kPackA, pictures.size());
+        T* gradients = scratch<T>(kPackB, pictures.registers * line);
+        int64_t* offsets = scratch<int64_t>(kLocal, taps);
+        for (int64_t task = begin; task < end; ++task) {
+            const int64_t block = task % blocks, slot = task / blocks;
+            const TileLanes<T> lanes = pictures.lanes(block, s.filters, units, 1);
+            const TileLanes<T> filters = pictures.lanes(block, s.filters, 1, 1);
+            T* block_sums = sums + slot * size + block * block_size;
+            fill_zero(block_sums, block_size);
+            for (int64_t i = cut(images, slots, slot); i < cut(images, slots, slot + 1); ++i) {
+                const int64_t sample = i / cuts, band = i % cuts;
+                TilePicture<T> rows = picture(x, sample, lanes, tile);
+                const int64_t last = cut(s.out_height, cuts, band + 1);
+                for (int64_t oh = cut(s.out_height, cuts, band); oh < last; ++oh) {
+                    rows.bring(oh * s.stride_height, oh * s.stride_height + span_height);
+                    fill_offsets(oh, offsets);
+                    fill_line(dy + (sample * s.out_height + oh) * s.out_width * s.filters,
+                              s.out_width, s.filters, 0, s.out_width, filters, gradients, line);
+                    for (int64_t r = 0; r < filters.registers(); ++r) {
+                        T* sum = block_sums + r * register_size;
+                        const T* gradient = gradients + r * line;
+                        correlate_taps<T>(taps, offsets, tile + r * pictures.plane(),
+                                          s.stride_width * kLanes<T>, gradient, s.out_width, sum);
                         if (!dbias) continue;
-                        sum_gradients(gradients + f, s.out_width * s.filters, s.filters, count,
-                                      band.end - band.begin, s.out_width, sum + taps * kLanes<T>);
+                        Vec<T> total{};
+                        for (int64_t j = 0; j < line; j += kLanes<T>) total += load(gradient + j);
+                        T* bias = sum + taps * kLanes<T>;
+                        store(bias, load(bias) + total);
                     }
                 }
             }
-        });
+        }
+    });
     for (int64_t tap = 0; tap <= taps; ++tap) {
         T* to = tap < taps ? dkernel + tap * s.filters : dbias;
         for (int64_t f = 0; to && f < s.filters; f += kLanes<T>) {
-            const T* from = sums + (f / kLanes<T> * (taps + 1) + tap) * kLanes<T>;
+            const T* from = sums + f / kLanes<T> * register_size + tap * kLanes<T>;
             Vec<T> total = load(from);
             for (int64_t slot = 1; slot < slots; ++slot) total += load(from + slot * size);
             const int64_t count = s.filters - f;
