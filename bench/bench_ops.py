@@ -1,7 +1,8 @@
-"""Every op against plain NumPy, at LeNet's shapes.
+"""Ops beside those of PyTorch, TensorFlow, JAX and NumPy, and beside what is asked of them.
 
-`python bench/bench_ops.py --help` gives the table: each engine in a process of its own, rounds
-interleaved. `pytest bench/bench_ops.py` gives pytest-benchmark's statistics of convkit and NumPy,
+`python bench/bench_ops.py` prints the table of `cpu_cases.py`; with `--room lenet` every op at
+LeNet's shapes, against plain NumPy. Each engine has a process of its own, rounds are interleaved.
+`pytest bench/bench_ops.py` gives pytest-benchmark's statistics of convkit and NumPy,
 which then share a process: good for comparing two versions of an op, less so for the ratio.
 """
 
@@ -11,18 +12,23 @@ import argparse
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import call_cost
+import gpu_cases
 import gpu_ops
+import ops_table
 import report
-from driver import Result, add_options, note, parse, run_engines
+from cpu_cases import cpu_cases
+from driver import Result, add_options, parse, run_engines
 from engines import CUDA_OPERATORS, ENGINES, OPERATORS, OWN
-from gpu_cases import ROOMS
-from op_cases import BATCHES, Case, cases
+from op_cases import Case, cases
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
-QUICK_BATCHES = (32,)
-TOLERANCE = 1e-4  # of a result's sum, as a share of that of the magnitudes
+# On a processor; `table` and `lenet` are those of cpu_cases.py, `overhead` is call_cost.py.
+ROOMS = ("table", "lenet", "overhead")
+QUICK_BATCHES = {"table": (1,), "lenet": (32,)}
+NETWORKS_ALONE = "onnxruntime"  # has no ops to be called one by one
 MAX_TIME = 0.05  # seconds that pytest-benchmark gives to a case
 
 
@@ -56,43 +62,68 @@ def test_every_op_has_a_case() -> None:
     """No op of convkit is forgotten here."""
     from convkit import ops  # the table can do without convkit
 
-    assert set(ops.__all__) == {case.function for case in cases()}
+    assert set(ops.__all__) - {"plan"} == {case.function for case in cases()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--batch-size", type=int, nargs="+", default=BATCHES)
-    parser.add_argument("--only", default="", metavar="TEXT", help="ops with this in their name")
+    parser.add_argument(
+        "--room",
+        nargs="+",
+        choices=dict.fromkeys((*ROOMS, *gpu_cases.ROOMS)),
+        help=f"one of {', '.join(ROOMS)} (default {ROOMS[0]}); on a GPU any of "
+        f"{', '.join(gpu_cases.ROOMS)} (default all)",
+    )
+    parser.add_argument("--batch-size", type=int, nargs="+", help="cases with these batches alone")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="cases with this in the op's name or the shape"
+    )
     parser.add_argument("--seconds", type=float, default=0.02, help="per case and round")
     parser.add_argument(
-        "--quick", action="store_true", help=f"batch {QUICK_BATCHES[0]} only, 5 ms per case"
+        "--quick", action="store_true", help="batch 1 only (lenet: 32), 5 ms per case, 3 rounds"
     )
-    parser.add_argument("--peers", action="store_true", help="PyTorch, JAX and TensorFlow too")
     parser.add_argument(
-        "--room", nargs="+", choices=ROOMS, default=ROOMS, help="on a GPU: see gpu_cases.py"
+        "--peers", action="store_true", help="lenet: PyTorch, JAX and TensorFlow too"
     )
     parser.add_argument(
         "--scale", type=int, default=1, help="on a GPU: batches are divided by this"
     )
-    add_options(parser, OPERATORS, CUDA_OPERATORS)
+    add_options(parser, (*OPERATORS, NETWORKS_ALONE), CUDA_OPERATORS)
     arguments = parse(parser)
     if arguments.device != "cpu":
+        arguments.room = arguments.room or gpu_cases.ROOMS
         gpu_ops.measure(arguments)
         return
+    room, *others = arguments.room or ROOMS[:1]
+    if others or room not in ROOMS:
+        parser.error(f"--room: expected one of {', '.join(ROOMS)} on a processor")
+    if room == "overhead":
+        call_cost.measure(arguments.only, arguments)
+        return
     if arguments.quick:
-        arguments.batch_size, arguments.seconds = QUICK_BATCHES, 0.005
-    names = OWN if arguments.all_engines and not arguments.peers else arguments.engines
+        arguments.batch_size, arguments.seconds = QUICK_BATCHES[room], 0.005
+        arguments.rounds = min(arguments.rounds, 3)
+    where = {"room": room, "only": arguments.only, "batches": arguments.batch_size}
+    chosen = list(cpu_cases(**where))
+    if not chosen:
+        raise SystemExit(f"no op with {arguments.only!r}")
+    settings = {**where, "target": arguments.seconds}
+    if room == "table":
+        ops_table.measure(chosen, settings, arguments)
+    else:
+        _against_numpy(chosen, settings, arguments)
 
-    settings = {
-        "batches": arguments.batch_size,
-        "target": arguments.seconds,
-        "only": arguments.only,
-    }
+
+def _against_numpy(
+    chosen: list[Case], settings: dict[str, Any], arguments: argparse.Namespace
+) -> None:
+    names = arguments.engines
+    if arguments.all_engines:
+        names = OPERATORS if arguments.peers else OWN
     results = run_engines(names, "ops", settings, arguments)
-    chosen = [case for case in cases(arguments.batch_size) if arguments.only in case.function]
-    if not results or not chosen:
-        raise SystemExit("no engine could run" if chosen else f"no op with {arguments.only!r}")
-    _compare(chosen, results)
+    if not results:
+        raise SystemExit("no engine could run")
+    ops_table.compare(chosen, results)
     rows = _rows(chosen, results)
     what = f"ops, median of {arguments.rounds} rounds"
     first, *others = [result.engine for result in results]
@@ -127,24 +158,6 @@ def main() -> None:
         rows,
         report.table(head, cells),
         report.Bars(unit, groups, bars, logarithmic=True, line=1.0 if others else None),
-    )
-
-
-def _compare(chosen: list[Case], results: list[Result]) -> None:
-    """Says which engines' results differ from the first one's: they have equal arrays."""
-    for result in results[1:]:
-        pairs = zip(results[0].set_up["sums"], result.set_up["sums"], strict=True)
-        for case, (ours, theirs) in zip(chosen, pairs, strict=True):
-            if ours and theirs and not _close(ours, theirs):
-                note(f"{result.engine}: {case.function} {case.shape} differs from the first's")
-
-
-def _close(ours: list[list[float]], theirs: list[list[float]]) -> bool:
-    """Whether sums, and sums of magnitudes, of each result are equal but for rounding."""
-    return len(ours) == len(theirs) and all(
-        abs(a - b) <= TOLERANCE * size
-        for (sum_a, size), (sum_b, size_b) in zip(ours, theirs, strict=True)
-        for a, b in ((sum_a, sum_b), (size, size_b))
     )
 
 

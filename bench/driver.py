@@ -23,8 +23,13 @@ HERE = Path(__file__).resolve().parent
 # Idle threads of the engine before may still spin, waiting for work.
 SETTLE_SECONDS = 0.3
 # Whether glibc gives the memory of a result back to the system, to be paged in anew at the next
-# call, hangs on what else lies on the heap, and costs more than many an op. For ops it is kept.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
+# call, hangs on what else lies on the heap, and costs more than many an op. For ops it is kept: all
+# on one heap, of which nothing is given back.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+}
 
 
 # What keeps each library from instructions beyond AVX2: convkit, PyTorch and its compiler, oneDNN
@@ -91,7 +96,8 @@ class Engine:
         self._process = subprocess.Popen(
             [python, "-m", "engines.worker", name, device],
             cwd=HERE,
-            env=environment(threads, isa, device) | (KEEP_MEMORY if task == "ops" else {}),
+            env=environment(threads, isa, device)
+            | (KEEP_MEMORY if task in ("ops", "limits") else {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -172,6 +178,23 @@ def run_with_peak(
     rounds = [result.seconds for result in results if result.engine == PEAK]
     peak = 1e9 / min(seconds[0] for seconds in rounds[0]) if rounds else math.nan
     return [result for result in results if result.engine != PEAK], peak
+
+
+def run_with_limits(
+    names: Sequence[str], settings: dict[str, Any], arguments: argparse.Namespace
+) -> tuple[list[Result], list[float]]:
+    """Runs the task "ops", and in the same rounds what the processor can do.
+
+    What comes second are the fastest of all rounds: seconds of 10**9 multiply-adds, then of a copy
+    of as many bytes as each case; nothing where that could not be measured.
+    """
+    where = {name: value for name, value in settings.items() if name != "target"}
+    jobs = [(name, "ops", settings) for name in names]
+    results = _run([*jobs, (PEAK, "limits", {"isa": arguments.isa, **where})], arguments)
+    limits = [
+        min(item) for r in results if r.engine == PEAK for item in zip(*r.seconds, strict=True)
+    ]
+    return [result for result in results if result.engine != PEAK], limits
 
 
 def _run(

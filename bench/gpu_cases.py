@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from op_cases import Case, Input, cases
+from op_cases import Input, LargeCase, cases
 
 ROOMS = ("bandwidth", "lenet", "resnet")
 LARGE = (64, 112, 112, 64)  # 206 MB of float32
@@ -22,34 +21,10 @@ RESNET_BATCH, LENET_BATCH = 64, 128
 
 
 @dataclass(frozen=True)
-class GpuCase(Case):
+class GpuCase(LargeCase):
     """An op at one shape, as `Case`, in a precision of `convkit.set_precision`."""
 
     precision: str = "float32"
-
-    @property
-    def output(self) -> tuple[int, ...]:
-        """The shape of what the op makes."""
-        shape = (self.batch, *self.inputs[0].shape)
-        size = self.options.get("pool_size", 1)
-        if self.op == "dense":
-            return (self.batch, self.inputs[1].shape[-1])
-        if self.op == "conv2d":
-            kernel = self.inputs[1].shape
-            lost = 0 if self.options["padding"] == "same" else kernel[0] - 1
-            return (self.batch, shape[1] - lost, shape[2] - lost, kernel[-1])
-        if self.op == "upsample2d":
-            size = 1 / self.options["size"]
-        if self.op.endswith("pool2d") or self.op == "upsample2d":
-            return (self.batch, int(shape[1] / size), int(shape[2] / size), shape[3])
-        return shape
-
-    def arrays(self) -> list[np.ndarray]:
-        """The op's arrays, the same in every process; dy stands first in a backward case."""
-        rng = np.random.default_rng(0)
-        shapes = [(self.batch, *i.shape) if i.batched else i.shape for i in self.inputs]
-        shapes = [self.output] * self.backward + shapes
-        return [rng.random(shape, np.float32) - np.float32(0.5) for shape in shapes]
 
 
 def gpu_cases(room: str, only: str = "", scale: int = 1) -> Iterator[GpuCase]:

@@ -60,11 +60,11 @@ def _unet(norm: bool) -> tuple[Layer, ...]:
     return (*layers, Conv(1, 1))
 
 
-def _resnet(blocks: int) -> tuple[Layer, ...]:
-    """The ResNet for CIFAR-10 (He et al., 2016, section 4.2), three stages of so many blocks, with
-    projections where sizes change."""
-    layers: list[Layer] = [Conv(16, 3, "same", bias=False), BatchNorm("relu")]
-    for stage, filters in enumerate((16, 32, 64)):
+def _resnet(stem: tuple[Layer, ...], widths: tuple[int, ...], blocks: int) -> tuple[Layer, ...]:
+    """A ResNet (He et al., 2016): a stage of so many blocks for each of `widths`, with projections
+    where sizes change."""
+    layers: list[Layer] = [*stem]
+    for stage, filters in enumerate(widths):
         for block in range(blocks):
             before = len(layers) - 1
             stride = 2 if stage and not block else 1
@@ -80,6 +80,12 @@ def _resnet(blocks: int) -> tuple[Layer, ...]:
                 before = after
             layers.append(Add(before, "relu"))
     return (*layers, GlobalPool(), Dense(10))
+
+
+def _vgg(*widths: int) -> tuple[Layer, ...]:
+    """Convolutions of so many filters and, where it says 0, pooling."""
+    layers = [Conv(width, 3, "same", "relu") if width else Pool(2) for width in widths]
+    return (*layers, Flatten(), Dense(512, "relu"), Dense(10))
 
 
 def _mobilenet(alpha: float) -> tuple[Layer, ...]:
@@ -160,6 +166,25 @@ NETWORKS: dict[str, Network] = {
     "unet": Network((28, 28, 1), _unet(norm=False)),
     "unet_bn": Network((28, 28, 1), _unet(norm=True)),
     # After those of MLPerf Tiny: images as CIFAR-10 has them, and people or none.
-    "resnet8": Network((32, 32, 3), _resnet(blocks=1), samples=10_000),
+    "resnet8": Network(
+        (32, 32, 3),
+        _resnet((Conv(16, 3, "same", bias=False), BatchNorm("relu")), (16, 32, 64), blocks=1),
+        samples=10_000,
+    ),
     "mobilenet": Network((96, 96, 3), _mobilenet(alpha=0.25), samples=1_000),
+    # VGG-11 and ResNet-18 on small images and for ten classes; one dense layer for two of VGG's.
+    "vgg": Network(
+        (64, 64, 3),
+        _vgg(64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0),
+        samples=1_000,
+    ),
+    "resnet18": Network(
+        (64, 64, 3),
+        _resnet(
+            (Conv(64, 7, "same", stride=2, bias=False), BatchNorm("relu"), Pool(2)),
+            (64, 128, 256, 512),
+            blocks=2,
+        ),
+        samples=1_000,
+    ),
 }

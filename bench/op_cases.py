@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -79,6 +80,10 @@ class Case:
         text = _times((self.batch, *shape))
         if self.multiply_adds:
             text += f" → {self.inputs[-1].shape[-1]}"
+            if len(self.inputs[1].shape) == 4:
+                text += f" by {_times(self.inputs[1].shape[:2])}"
+        elif "pool_size" in self.options:
+            text += f" by {_times((self.options['pool_size'],) * 2)}"
         elif self.op in BINARY and self.inputs[1].shape != shape:
             text += f" by {_times(self.inputs[1].shape)}"
         elif self.op == "batch_norm" and len(self.inputs) == 5:
@@ -115,6 +120,58 @@ class Case:
         if self.op == "concatenate":
             arguments = [arrays[0], arrays[1:]] if self.backward else [arrays]
         return partial(getattr(module, self.function), *arguments, **self.arguments)
+
+
+class LargeCase(Case):
+    """An op at shapes that are too large to ask the baseline how large its result is: those of
+    convolutions, pooling, up-sampling, dense layers, and of what keeps a shape."""
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        """The shape of what the op makes."""
+        shape = (self.batch, *self.inputs[0].shape)
+        if self.op == "dense":
+            return (self.batch, self.inputs[1].shape[-1])
+        if self.op == "upsample2d":
+            size = self.options["size"]
+            return (self.batch, shape[1] * size, shape[2] * size, shape[3])
+        if self.op.endswith("pool2d"):
+            window = self.options["pool_size"]
+            places = self._places(window, self.options.get("strides", window), 0)
+            return (self.batch, *places, shape[3])
+        if self.op.endswith("conv2d"):
+            size, _, _, filters = self.inputs[1].shape
+            padding = self.options["padding"]
+            zeros = {"same": size // 2, "valid": 0}.get(padding, padding)
+            places = self._places(size, self.options.get("strides", 1), zeros)
+            return (self.batch, *places, shape[3] if self.op != "conv2d" else filters)
+        return shape
+
+    @property
+    def bytes(self) -> int:
+        """Of the arrays that must be read or written, each once, in float32. The gradients of sums
+        do not need what was summed, only the gradient of the result."""
+        inputs = [(self.batch, *i.shape) if i.batched else i.shape for i in self.inputs]
+        moved = [*inputs, self.output]
+        if self.backward and self.op not in ("avg_pool2d", "upsample2d"):
+            moved += inputs
+        return 4 * sum(map(math.prod, moved))
+
+    def _places(self, window: int, stride: int, zeros: int) -> tuple[int, int]:
+        height, width = (size + 2 * zeros for size in self.inputs[0].shape[:2])
+        return (height - window) // stride + 1, (width - window) // stride + 1
+
+    def arrays(self) -> list[np.ndarray]:
+        """The op's arrays, the same in every process; dy stands first in a backward case."""
+        shapes = [(self.batch, *i.shape) if i.batched else i.shape for i in self.inputs]
+        shapes = [self.output] * self.backward + shapes
+        return [_random(shape, number) for number, shape in enumerate(shapes)]
+
+
+@cache
+def _random(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Between -0.5 and 0.5; cases share it, since so many would fill a machine's memory."""
+    return np.random.default_rng(seed).random(shape, np.float32) - np.float32(0.5)
 
 
 def _conv(height: int, width: int, channels: int, filters: int, padding: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Settings of the process: threads, the default dtype, and how GPUs multiply."""
+"""Settings of the process: threads, the default dtype, and how is multiplied."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from convkit.geometry import choice, fail, integer
 # More than any machine has; OpenMP ends the process where it cannot start as many as asked for.
 MOST_THREADS = 1024
 
-PRECISIONS = ("float32", "tf32", "bf16")
+PRECISIONS = ("float32", "tf32", "bf16", "direct")
 
 _floatx = "float32"
 
@@ -46,16 +46,19 @@ def set_floatx(dtype: str) -> None:
 
 
 def set_precision(precision: str) -> None:
-    """Sets how float32 convolutions and dense layers multiply on a GPU. Elsewhere it does nothing.
+    """Sets how convolutions and dense layers multiply.
 
     Args:
-        precision: "float32": as they are, the default. "tf32": factors are rounded to 10 bits of
-            fraction; "bf16": to 7 bits, as bfloat16. Tensor cores multiply these, several times as
-            fast. Sums are float32 in each case.
+        precision: "float32": as they are, the default. On a processor, convolutions may save
+            multiplications by transforms, within a bound of the error that
+            `docs/architecture.md` states. "direct": all products themselves are added up, in
+            float64 too. "tf32", on a GPU: float32 factors are rounded to 10 bits of fraction;
+            "bf16": to 7 bits, as bfloat16. Tensor cores multiply these, several times as fast.
+            Sums are float32 in each case. On a processor these are as "float32".
     """
     _core.set_precision(choice("set_precision", "precision", precision, PRECISIONS))
 
 
 def get_precision() -> str:
-    """How float32 convolutions and dense layers multiply on a GPU: see `set_precision`."""
+    """How convolutions and dense layers multiply: see `set_precision`."""
     return _core.get_precision()

@@ -22,6 +22,17 @@ LARGEST_WINDOW = 2**24  # values in a pooling window; a float counts so far
 LARGEST_ARRAY = 2**62
 
 DATA_FORMATS = ("channels_last", "channels_first")
+# ConvAlgorithm of csrc/specs.h.
+CONV_ALGORITHMS = (
+    "automatic",
+    "direct",
+    "product",
+    "windows",
+    "planes",
+    "depthwise",
+    "winograd2",
+    "winograd4",
+)
 ACTIVATION_KINDS = {"relu": 0, "leaky_relu": 1, "sigmoid": 2, "tanh": 3, "exp": 4}
 # UnaryKind, BinaryKind and ReduceKind of csrc/specs.h.
 UNARY_KINDS = {
@@ -203,10 +214,11 @@ def conv2d(
     padding: object,
     dilation_rate: object,
     groups: object,
+    algorithm: object = "automatic",
 ) -> tuple[Any, Shape]:
     """Spec and output shape (N, out_height, out_width, filters) of a convolution on NHWC."""
     try:
-        return _conv2d(op, x, kernel, bias, strides, padding, dilation_rate, groups)
+        return _conv2d(op, x, kernel, bias, strides, padding, dilation_rate, groups, algorithm)
     except TypeError:  # an option that cannot be looked up, or one of a wrong type
         pass
     return _conv2d(
@@ -218,6 +230,7 @@ def conv2d(
         hashable(op, "padding", padding),
         hashable(op, "dilation_rate", dilation_rate),
         integer(op, "groups", groups, 1),
+        choice(op, "algorithm", algorithm, CONV_ALGORITHMS),
     )
 
 
@@ -231,7 +244,9 @@ def _conv2d(
     padding: object,
     dilation_rate: object,
     groups: object,
+    algorithm: object,
 ) -> tuple[Any, Shape]:
+    chosen = choice(op, "algorithm", algorithm, CONV_ALGORITHMS)
     n, height, width, channels = rank(op, "x", x, "N, H, W, C")
     assert height is not None and width is not None and channels is not None
     kernel_height, kernel_width, in_channels, filters = rank(
@@ -296,6 +311,7 @@ def _conv2d(
         pad_left=left,
         out_height=out[0],
         out_width=out[1],
+        algorithm=CONV_ALGORITHMS.index(chosen),
     )
     return spec, shape
 
@@ -871,7 +887,7 @@ def _conv2d_transpose(
         out.append(made)
         pads.append((total // 2, total - total // 2))
     shape = (n, out[0], out[1], filters)
-    spec, back = _conv2d(op, shape, kernel, None, steps, tuple(pads), dilations, 1)
+    spec, back = conv2d(op, shape, kernel, None, steps, tuple(pads), dilations, 1)
     assert back == x
     return spec, shape
 

@@ -33,6 +33,9 @@ static inline T* scratch(ScratchSlot slot, int64_t elements) {
     return static_cast<T*>(scratch(slot, bytes));
 }
 
+// Whether convolutions may be computed by adding up their products alone: a setting of the process.
+bool only_direct();
+
 // Calls body(data, begin, end) over pieces that cover 0 .. count, on up to context.threads threads.
 // Runs serially inside another parallel_for and where the work (count * cost, in rough
 // nanoseconds) is too small to wake a thread for. An exception in a body is rethrown here.

@@ -83,6 +83,13 @@ const Device* device_of(const KernelTable& table) {
 
 Precision precision() { return chosen_precision.load(std::memory_order_relaxed); }
 
+Precision queue_precision() {
+    const Precision chosen = precision();
+    return chosen == Precision::kDirect ? Precision::kFloat32 : chosen;
+}
+
+bool only_direct() { return precision() == Precision::kDirect; }
+
 void set_precision(Precision precision) { chosen_precision = precision; }
 
 }  // namespace convkit

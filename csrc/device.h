@@ -25,8 +25,9 @@ struct DeviceError : std::runtime_error {
 };
 
 // How float32 convolutions and dense layers multiply: as they are, or rounded to the 10 or 7 bits
-// of tensor cores; sums are float32 in each case.
-enum class Precision : int64_t { kFloat32, kTf32, kBf16 };
+// of tensor cores; sums are float32 in each case. kDirect: as they are, and by adding up the
+// products themselves, see ConvAlgorithm.
+enum class Precision : int64_t { kFloat32, kTf32, kBf16, kDirect };
 
 // Where kernels of a device run, one after the other. Not for two threads at the same time. Kernels
 // are called while its device is the current one (CurrentDevice).
@@ -200,8 +201,9 @@ const Device* device_of(const KernelTable& table);
 // All that were loaded.
 std::vector<const Device*> devices();
 
-// A setting of the process, for the queues that kernels run in.
+// A setting of the process; and what it means to queues, which never transform.
 Precision precision();
+Precision queue_precision();
 void set_precision(Precision precision);
 
 }  // namespace convkit

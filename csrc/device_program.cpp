@@ -610,7 +610,7 @@ int64_t DeviceProgram::run(int64_t begin, int64_t end, int64_t batch, double sec
     const int64_t rows = seconds > 0 ? end - begin : std::min(batch, end - begin);
     expect(wanted(rows, batch) == 0, "enough memory of the device");
     const CurrentDevice current(library_, device_);
-    queue_->precision = precision();
+    queue_->precision = queue_precision();
     Pace pace(*this, seconds, poll);
     try {
         library_.follow(*queue_, stream);

@@ -17,6 +17,19 @@ constexpr int64_t in_tiles(int64_t n) { return (n + kTile - 1) / kTile * kTile; 
 
 // x (n, height, width, channels), kernel (kernel_height, kernel_width, channels / groups, filters),
 // y (n, out_height, out_width, filters). Bottom and right padding follow from the output's size.
+// How a convolution is computed on a processor; csrc/cpu/conv_choice.h chooses. The first two leave
+// the choice: among all, and among those that add up the products themselves.
+enum class ConvAlgorithm : int64_t {
+    kAutomatic,
+    kDirect,
+    kProduct,    // a matrix product of windows and filters
+    kWindows,    // few registers of filters: windows where they lie (forward alone)
+    kPlanes,     // few filters: pixels in the lanes
+    kDepthwise,  // groups of one channel: channels in the lanes
+    kWinograd2,  // windows of 2 x 2 outputs
+    kWinograd4,  // windows of 4 x 4 outputs
+};
+
 struct Conv2d {
     int64_t height, width, channels;
     int64_t kernel_height, kernel_width, filters, groups;
@@ -24,6 +37,7 @@ struct Conv2d {
     int64_t dilation_height, dilation_width;
     int64_t pad_top, pad_left;
     int64_t out_height, out_width;
+    int64_t algorithm;  // ConvAlgorithm
 
     int64_t input_size() const { return height * width * channels; }
     int64_t output_size() const { return out_height * out_width * filters; }

@@ -41,7 +41,7 @@ void run_staged(const Device& library, const KernelInfo& kernel, bool float64, C
     const CurrentDevice current(library, kDevice);
     std::unique_ptr<Queue>& queue = queues[&library];
     if (!queue) queue = library.make_queue(kDevice, nullptr);
-    queue->precision = precision();
+    queue->precision = queue_precision();
     context.queue = queue.get();
 
     DeviceMemory owned[kMostArguments];

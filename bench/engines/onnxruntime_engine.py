@@ -26,6 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
 OPSET = 17
 IR_VERSION = 8
+OPS = ()  # networks alone
 
 _threads = 1
 

@@ -11,18 +11,33 @@ from typing import Any
 
 import numpy as np
 import numpy_baseline
+from cpu_cases import NetworkRow, cpu_cases
 from data import random_data, training_data
 from gpu_cases import gpu_cases
 from measured import NETWORKS
-from op_cases import Case, cases
+from op_cases import Case, LargeCase
+
+from engines.clock import Call, timed, trial
 
 Reply = dict[str, Any]
 Round = Callable[[], Reply]
 PIECES = (1024, 256)
 CHECKED = 4  # images whose probabilities are compared
 BURSTS = 10
+STEPS = 4  # of training that are measured together, since an epoch has its own costs
+VERY_LONG = 0.5  # seconds of a call
 RECORDED_SECONDS = 2e-3  # of calls in one CUDA graph, so that its launch does not count
 MOST_RECORDED = 100
+
+
+class Several:
+    """A call that does the same so many times."""
+
+    def __init__(self, call: Call, times: int) -> None:
+        self.call, self.times = call, times
+
+    def __call__(self) -> Any:
+        return self.call()
 
 
 def train(
@@ -75,7 +90,7 @@ def infer(
     for batch in batches:
         sizes = [batch, *(size for size in PIECES if size < batch)]
         trials = [_in_pieces(predict, x[:batch], size, net.output_shape) for size in sizes]
-        best = min(range(len(sizes)), key=lambda i, trials=trials: _trial(trials[i]))
+        best = min(range(len(sizes)), key=lambda i, trials=trials: trial(trials[i]))
         calls.append(trials[best])
         pieces.append(sizes[best])
     # The first image through the one-image path, the next ones through that of many.
@@ -93,26 +108,33 @@ def peak(module: ModuleType, options: Reply, isa: str) -> tuple[Reply, Round]:
 
 
 def ops(
-    module: ModuleType, options: Reply, batches: list[int], target: float, only: str
+    module: ModuleType,
+    options: Reply,
+    room: str,
+    only: str,
+    batches: list[int] | None,
+    target: float,
 ) -> tuple[Reply, Round]:
-    """A round runs each case of `op_cases.py` whose function contains `only`, for `target` seconds;
-    NaN stands for an op that the engine has not.
+    """A round runs each case of a room of `cpu_cases.py` for `target` seconds; NaN stands for an op
+    that the engine has not.
 
     The reply holds the bytes that a case's arrays and results have, and two sums of each result,
     which do not depend on the order of its axes and should be every engine's.
     """
-    calls: list[Callable[[], Any] | None] = []
+    calls: list[Call | None] = []
     sizes, sums = [], []
-    for case in cases(batches):
-        if only not in case.function:
-            continue
-        arrays = case.arrays()
-        call = module.operation(case, arrays, **options) if _has(module, case) else None
+    for case in cpu_cases(room, only, batches):
+        if isinstance(case, NetworkRow):
+            call, results = _network_call(module, options, case)
+            sizes.append(0)
+        else:
+            arrays = case.arrays()
+            call = module.operation(case, arrays, **options) if _has(module, case) else None
+            results = _flat(call()) if call else []
+            sizes.append(_bytes(case, arrays))
         calls.append(call)
-        results = _flat(case.bind(numpy_baseline, arrays)())
-        sizes.append(sum(array.nbytes for array in [*arrays, *results]))
-        sums.append([] if call is None else [_sums(result) for result in _flat(call())])
-    return {"bytes": sizes, "sums": sums}, _rounds(calls, target)
+        sums.append([_sums(result) for result in results])
+    return {"bytes": sizes, "sums": sums}, _rounds(calls, target, VERY_LONG)
 
 
 def _has(module: ModuleType, case: Case) -> bool:
@@ -120,9 +142,61 @@ def _has(module: ModuleType, case: Case) -> bool:
     return case.op in getattr(module, "OPS", (case.op,))
 
 
+def _bytes(case: Case, arrays: list[np.ndarray]) -> int:
+    if isinstance(case, LargeCase):
+        return case.bytes
+    return sum(a.nbytes for a in [*arrays, *_flat(case.bind(numpy_baseline, arrays)())])
+
+
+def _network_call(
+    module: ModuleType, options: Reply, row: NetworkRow
+) -> tuple[Call | None, list[np.ndarray]]:
+    """The call, and the probabilities of `CHECKED` images; None and nothing where the engine
+    has no networks, or does not train."""
+    network = NETWORKS[row.network]
+    if not hasattr(module, "trainer" if row.training else "predictor"):
+        return None, []
+    if row.training:
+        # Every image twice, with two labels: what can be learnt by heart soon has gradients of
+        # almost zero, which some engines need far longer to multiply.
+        x, labels = random_data(network, STEPS * row.batch // 2)
+        x = np.concatenate((x, x))
+        targets = np.concatenate((labels, (labels + 1) % network.output_shape[-1]))
+        epoch = module.trainer(network, x, targets, row.batch, **options)
+        epoch()
+        return Several(epoch, STEPS), []
+    x, _ = random_data(network, max(row.batch, CHECKED))
+    predict = module.predictor(network, **options)
+    # By class: all classes together have a sum of one for everybody.
+    return partial(predict, x[: row.batch]), list(predict(x[:CHECKED]).T)
+
+
 def _sums(result: Any) -> tuple[float, float]:
     values = np.asarray(result, np.float64)
     return float(values.sum()), float(np.abs(values).sum())
+
+
+def limits(
+    module: ModuleType,
+    options: Reply,
+    isa: str,
+    room: str,
+    only: str,
+    batches: list[int] | None,
+) -> tuple[Reply, Round]:
+    """A round measures how long the processor needs at best for 10**9 multiply-adds, then for a
+    copy that moves as many bytes as each case of a room."""
+    fma = module.Peak(isa, **options)
+    sizes = [getattr(case, "bytes", 0) for case in cpu_cases(room, only, batches)]
+    distinct = sorted(set(sizes))
+    copy = module.Copy(distinct[-1])
+
+    def run_round() -> Reply:
+        best = 1e9 / max(fma.measure() for _ in range(BURSTS))
+        copied = {size: copy.measure(size) for size in distinct}
+        return {"seconds": [best, *(copied[size] for size in sizes)]}
+
+    return {}, run_round
 
 
 TASKS: dict[str, Callable[..., tuple[Reply, Round]]] = {
@@ -131,6 +205,7 @@ TASKS: dict[str, Callable[..., tuple[Reply, Round]]] = {
     "infer": infer,
     "ops": ops,
     "peak": peak,
+    "limits": limits,
 }
 
 
@@ -152,7 +227,7 @@ def infer_on_gpu(
         waited.append(partial(_and_wait, module, queued[-1]))
     first = np.concatenate([module.fetch(predict(module.place(x[:n]))) for n in (1, CHECKED)])
     one_by_one = _rounds(waited, target)
-    repeats = [max(1, round(target / _trial(call))) for call in waited]
+    repeats = [max(1, round(target / trial(call))) for call in waited]
 
     def run_round() -> Reply:
         times = [_queued(module, call, n) for call, n in zip(queued, repeats, strict=True)]
@@ -190,12 +265,12 @@ def ops_on_gpu(
     return {"bytes": sizes}, run_round
 
 
-def _and_wait(module: ModuleType, call: Callable[[], Any]) -> None:
+def _and_wait(module: ModuleType, call: Call) -> None:
     call()
     module.finish()
 
 
-def _queued(module: ModuleType, call: Callable[[], Any], repeats: int) -> float:
+def _queued(module: ModuleType, call: Call, repeats: int) -> float:
     """Seconds of one call among many, until the device is done with the last."""
     module.finish()
     start = time.perf_counter()
@@ -215,28 +290,24 @@ CUDA_TASKS: dict[str, Callable[..., tuple[Reply, Round]]] = {
 # ---- clocks --------------------------------------------------------------------------------------
 
 
-def _rounds(calls: Sequence[Callable[[], Any] | None], target: float) -> Round:
+def _rounds(calls: Sequence[Call | None], target: float, longest: float = math.inf) -> Round:
     """Measures each call, repeated to last about `target` seconds; the mean of one call, NaN where
-    there is none."""
-    repeats = [call and max(1, round(target / _trial(call))) for call in calls]
+    there is none. A call of more than `longest` seconds is measured in the first round alone, and
+    that time is given in every round."""
+    seconds = [trial(call) if call else math.nan for call in calls]
+    repeats = [0 if math.isnan(s) else max(1, round(target / s)) for s in seconds]
+    again = [s <= longest for s in seconds]
+    first = True
 
     def run_round() -> Reply:
-        pairs = zip(calls, repeats, strict=True)
-        return {"seconds": [_time(call, n) if call and n else math.nan for call, n in pairs]}
+        nonlocal first
+        for i, call in enumerate(calls):
+            if call and (first or again[i]):
+                seconds[i] = timed(call, repeats[i]) / getattr(call, "times", 1)
+        first = False
+        return {"seconds": list(seconds)}
 
     return run_round
-
-
-def _trial(call: Callable[[], Any]) -> float:
-    _time(call, 2)  # the first calls compile, allocate and start threads
-    return min(_time(call, 1) for _ in range(3))
-
-
-def _time(call: Callable[[], Any], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
 
 
 def _in_pieces(

@@ -8,7 +8,20 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from network import Concatenate, Conv, Dense, Flatten, Network, Pool, Upsample
+from network import (
+    Add,
+    BatchNorm,
+    Branch,
+    Concatenate,
+    Conv,
+    Dense,
+    Depthwise,
+    Flatten,
+    GlobalPool,
+    Network,
+    Pool,
+    Upsample,
+)
 from op_cases import Case
 
 ACTIVATIONS = {"relu": tf.nn.relu, "tanh": tf.tanh}
@@ -25,32 +38,67 @@ def version() -> str:
     return f"tensorflow {tf.__version__}"
 
 
-def _logits(network: Network, weights: list[Any], x: tf.Tensor) -> tf.Tensor:
-    values = iter(weights)
+def _logits(
+    network: Network, weights: list[Any], x: tf.Tensor, averages: list[Any], training: bool
+) -> tf.Tensor:
+    """`averages`: a mean and a variance for each normalisation, which training brings forward."""
+    values, moments = iter(weights), iter(averages)
     outputs: list[tf.Tensor] = []
     for layer in network.layers:
         match layer:
-            case Conv(_, _, padding):
-                x = tf.nn.bias_add(tf.nn.conv2d(x, next(values), 1, padding.upper()), next(values))
+            case Conv(_, size, padding, _, stride, bias):
+                x = tf.nn.conv2d(x, next(values), stride, _padding(size, padding, stride))
+                x = tf.nn.bias_add(x, next(values)) if bias else x
+            case Depthwise(size, stride):
+                zeros = _padding(size, "same", stride)
+                x = tf.nn.depthwise_conv2d(x, next(values), [1, stride, stride, 1], zeros)
+            case BatchNorm():
+                mean, variance = next(moments), next(moments)
+                x, *found = tf.compat.v1.nn.fused_batch_norm(
+                    x,
+                    next(values),
+                    next(values),
+                    None if training else mean,
+                    None if training else variance,
+                    layer.EPSILON,
+                    is_training=training,
+                )
+                if training:
+                    for average, new in zip((mean, variance), found, strict=True):
+                        average.assign_add((1 - layer.MOMENTUM) * (new - average))
             case Pool(size, "max"):
                 x = tf.nn.max_pool2d(x, size, size, "VALID")
             case Pool(size):
                 x = tf.nn.avg_pool2d(x, size, size, "VALID")
+            case GlobalPool():
+                x = tf.reduce_mean(x, (1, 2))
             case Upsample(size):
                 x = _upsample2d(x, size, "nearest")
             case Concatenate(other):
                 x = tf.concat((x, outputs[other]), -1)
+            case Add(other):
+                x = x + outputs[other]
+            case Branch(other):
+                x = outputs[other]
             case Flatten():
                 x = tf.reshape(x, (-1, np.prod(x.shape[1:])))
             case Dense():
                 x = tf.nn.bias_add(x @ next(values), next(values))
-            case _:
-                raise NotImplementedError(f"no {type(layer).__name__} here")
         activation = getattr(layer, "activation", None)
         if activation:
             x = ACTIVATIONS[activation](x)
         outputs.append(x)
     return x
+
+
+def _moments(network: Network) -> list[Any]:
+    """Those that a normalisation has before training."""
+    return [
+        tf.Variable(made)
+        for layer, shape in zip(network.layers, network.shapes(), strict=False)
+        if isinstance(layer, BatchNorm)
+        for made in (tf.zeros(shape[-1]), tf.ones(shape[-1]))
+    ]
 
 
 def _losses(network: Network, logits: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -73,11 +121,12 @@ def trainer(
     m = [tf.Variable(tf.zeros_like(array)) for array in weights]
     v = [tf.Variable(tf.zeros_like(array)) for array in weights]
     powers = [tf.Variable(BETA_1), tf.Variable(BETA_2)]
+    averages = _moments(network)
 
     def step(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         batch, target = tf.gather(images, index), tf.gather(wanted, index)
         with tf.GradientTape() as tape:
-            logits = _logits(network, weights, batch)
+            logits = _logits(network, weights, batch, averages, training=True)
             losses, right = _losses(network, logits, target)
             loss = tf.reduce_mean(losses)
         for variable, a, b, gradient in zip(
@@ -124,7 +173,12 @@ def trainer(
 def predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
     weights = [tf.constant(array) for array in network.weights()]
     chances = tf.sigmoid if network.per_pixel else tf.nn.softmax
-    run = tf.function(lambda x: chances(_logits(network, weights, x)))
+    moments = _moments(network)
+
+    @tf.function
+    def run(x: tf.Tensor) -> tf.Tensor:
+        return chances(_logits(network, weights, x, moments, training=False))
+
     return lambda x: run(tf.constant(x)).numpy()
 
 
@@ -149,10 +203,27 @@ def _conv2d(
     x: tf.Tensor,
     kernel: tf.Tensor,
     bias: tf.Tensor,
-    padding: str,
+    padding: str | int,
+    strides: int = 1,
     activation: str | None = None,
 ) -> tf.Tensor:
-    y = tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, padding.upper()), bias)
+    zeros = _padding(kernel.shape[0], padding, strides)
+    y = tf.nn.bias_add(tf.nn.conv2d(x, kernel, strides, zeros), bias)
+    return tf.nn.relu(y) if activation else y
+
+
+def _padding(size: int, padding: str | int, stride: int) -> Any:
+    """For TensorFlow, which means by "same" half a kernel on each side at stride 1 alone."""
+    if padding == "valid" or (padding == "same" and stride == 1):
+        return padding.upper()
+    zeros = [size // 2 if padding == "same" else padding] * 2
+    return [[0, 0], zeros, zeros, [0, 0]]
+
+
+def _depthwise_conv2d(
+    x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, padding: str, activation: str | None = None
+) -> tf.Tensor:
+    y = tf.nn.bias_add(tf.nn.depthwise_conv2d(x, kernel, [1] * 4, padding.upper()), bias)
     return tf.nn.relu(y) if activation else y
 
 
@@ -199,9 +270,14 @@ def _binary_crossentropy(
 
 OPS: dict[str, Callable[..., tf.Tensor]] = {
     "conv2d": _conv2d,
+    "depthwise_conv2d": _depthwise_conv2d,
     "dense": _dense,
-    "max_pool2d": lambda x, pool_size: tf.nn.max_pool2d(x, pool_size, pool_size, "VALID"),
-    "avg_pool2d": lambda x, pool_size: tf.nn.avg_pool2d(x, pool_size, pool_size, "VALID"),
+    "max_pool2d": lambda x, pool_size, strides=None: tf.nn.max_pool2d(
+        x, pool_size, strides or pool_size, "VALID"
+    ),
+    "avg_pool2d": lambda x, pool_size, strides=None: tf.nn.avg_pool2d(
+        x, pool_size, strides or pool_size, "VALID"
+    ),
     "upsample2d": _upsample2d,
     "rescale": lambda x, scale, offset: x * scale + offset,
     "relu": tf.nn.relu,

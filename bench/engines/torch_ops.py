@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,27 +12,70 @@ import torch.nn.functional as F
 from op_cases import Case
 from torch import Tensor
 
+from engines.clock import fastest
+from engines.torch_gradients import GRADIENTS
+
 Array = np.ndarray
 EPSILON = 1e-7
+COMPILED = ("max_pool2d", "avg_pool2d", "upsample2d")
 
 
 def operation(case: Case, arrays: list[Array], *, compiled: bool) -> Callable[[], Any]:
-    op = torch.compile(OPS[case.op]) if compiled else OPS[case.op]
+    """The fastest of PyTorch's forms, by a trial: images and kernels with channels last or first
+    for convolutions; the function as it is or compiled for what the compiler writes itself."""
     tensors = [to_tensor(array, name) for name, array in zip(case.names, arrays, strict=True)]
-    if not case.backward:
+    calls = [_call(case, tensors, torch.channels_last, compiled)]
+    if case.op in ("conv2d", "depthwise_conv2d") and not compiled:
+        calls.append(_call(case, tensors, torch.contiguous_format, False))
+    if case.op in COMPILED and not compiled:
+        calls.append(_call(case, tensors, torch.channels_last, True))
+    return fastest(calls)
 
-        def forward() -> Any:
-            with torch.inference_mode():
-                return op(*tensors, **case.arguments)
 
-        return forward
-    dy, *inputs = tensors
+def _call(
+    case: Case, tensors: list[Tensor], layout: torch.memory_format, compiled: bool
+) -> Callable[[], Any]:
+    tensors = [
+        tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor
+        for tensor in tensors
+    ]
+    if case.backward and case.op not in GRADIENTS:
+        return _recorded(case, *tensors, compiled=compiled)
+    if case.backward:
+        dy, *inputs = tensors
+        function, given = GRADIENTS[case.op](*inputs, **case.arguments), [dy]
+    else:
+        function, given = partial(OPS[case.op], **case.arguments), tensors
+    if compiled:
+        function = _compiled(function)
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return function(*given)
+
+    return run
+
+
+def _recorded(case: Case, dy: Tensor, *inputs: Tensor, compiled: bool) -> Callable[[], Any]:
+    """The gradients as PyTorch derives them from what it recorded of the forward pass."""
+    op = _compiled(OPS[case.op]) if compiled else OPS[case.op]
     pairs = zip(inputs, case.differentiated, strict=True)
-    wanted = [tensor for tensor, with_gradient in pairs if with_gradient]
+    wanted = [tensor.detach() for tensor, with_gradient in pairs if with_gradient]
     for tensor in wanted:
         tensor.requires_grad_()
-    y = op(*inputs, **case.arguments)
+    rest = iter(wanted)
+    given = [
+        next(rest) if with_gradient else tensor
+        for tensor, with_gradient in zip(inputs, case.differentiated, strict=True)
+    ]
+    y = op(*given, **case.arguments)
     return lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True)
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    # Each shape is compiled for itself; beyond a limit PyTorch would give that up.
+    torch._dynamo.config.recompile_limit = 256
+    return torch.compile(function, dynamic=False)
 
 
 def to_tensor(array: Array, name: str) -> Tensor:
@@ -50,15 +94,22 @@ def to_tensor(array: Array, name: str) -> Tensor:
 
 
 def _conv2d(
-    x: Tensor, kernel: Tensor, bias: Tensor, padding: str, activation: str | None = None
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor,
+    padding: str | int,
+    strides: int = 1,
+    activation: str | None = None,
 ) -> Tensor:
-    y = F.conv2d(x, kernel, bias, padding=padding)
-    return F.relu(y) if activation else y
+    return _finish(F.conv2d(x, kernel, bias, strides, padding), activation)
 
 
 def _dense(x: Tensor, kernel: Tensor, bias: Tensor, activation: str | None = None) -> Tensor:
-    y = torch.addmm(bias, x, kernel)
-    return F.relu(y) if activation else y
+    return _finish(torch.addmm(bias, x, kernel), activation)
+
+
+def _finish(y: Tensor, activation: str | None) -> Tensor:
+    return torch.relu_(y) if activation else y
 
 
 def _conv2d_transpose(
@@ -71,14 +122,14 @@ def _conv2d_transpose(
 ) -> Tensor:
     cut = (kernel.shape[-1] - strides) // 2 if padding == "same" else 0
     y = F.conv_transpose2d(x, kernel, bias, strides, cut)
-    return F.relu(y) if activation else y
+    return _finish(y, activation)
 
 
 def _depthwise_conv2d(
     x: Tensor, kernel: Tensor, bias: Tensor, padding: str, activation: str | None = None
 ) -> Tensor:
     y = F.conv2d(x, kernel.transpose(0, 1), bias, padding=padding, groups=x.shape[1])
-    return F.relu(y) if activation else y
+    return _finish(y, activation)
 
 
 def _separable_conv2d(
@@ -92,7 +143,7 @@ def _separable_conv2d(
     kernel = depthwise_kernel.transpose(0, 1)
     z = F.conv2d(x, kernel, padding=padding, groups=x.shape[1])
     y = F.conv2d(z, pointwise_kernel, bias)
-    return F.relu(y) if activation else y
+    return _finish(y, activation)
 
 
 # ---- normalisation, axes, and arrays of two shapes -----------------------------------------------
@@ -207,8 +258,8 @@ OPS: dict[str, Callable[..., Tensor]] = {
     "depthwise_conv2d": _depthwise_conv2d,
     "separable_conv2d": _separable_conv2d,
     "dense": _dense,
-    "max_pool2d": lambda x, pool_size: F.max_pool2d(x, pool_size),
-    "avg_pool2d": lambda x, pool_size: F.avg_pool2d(x, pool_size),
+    "max_pool2d": lambda x, pool_size, strides=None: F.max_pool2d(x, pool_size, strides),
+    "avg_pool2d": lambda x, pool_size, strides=None: F.avg_pool2d(x, pool_size, strides),
     "upsample2d": lambda x, size, interpolation: F.interpolate(
         x, scale_factor=size, mode=interpolation
     ),

@@ -9,38 +9,55 @@ Array = np.ndarray
 
 
 def conv2d(
-    x: Array, kernel: Array, bias: Array, *, padding: str = "valid", activation: str | None = None
+    x: Array,
+    kernel: Array,
+    bias: Array,
+    *,
+    strides: int = 1,
+    padding: str | int = "valid",
+    activation: str | None = None,
 ) -> Array:
-    """Stride 1; padding "valid" or "same" of an odd kernel; activation None or "relu"."""
+    """Padding a number, "valid", or "same" of an odd kernel at stride 1; activation None or
+    "relu"."""
     height, width, _, filters = kernel.shape
-    windows = _windows(_pad(x, kernel, padding), height, width)
+    windows = _windows(_pad(x, kernel, padding), height, width, strides)
     y = windows.reshape(-1, kernel[..., 0].size) @ kernel.reshape(-1, filters)
     return _finish(y, bias, activation).reshape(*windows.shape[:3], filters)
 
 
 def conv2d_backward(
-    dy: Array, x: Array, kernel: Array, bias: Array, *, padding: str = "valid"
+    dy: Array,
+    x: Array,
+    kernel: Array,
+    bias: Array,
+    *,
+    strides: int = 1,
+    padding: str | int = "valid",
 ) -> tuple[Array, Array, Array]:
     """(dx, dkernel, dbias) of a convolution without activation."""
     height, width, channels, filters = kernel.shape
+    rows, columns = (strides * size for size in dy.shape[1:3])
     padded = _pad(x, kernel, padding)
-    columns = _windows(padded, height, width).reshape(-1, height * width * channels)
+    windows = _windows(padded, height, width, strides).reshape(-1, height * width * channels)
     dy_rows = dy.reshape(-1, filters)
-    dkernel = (columns.T @ dy_rows).reshape(kernel.shape)
-    dcolumns = dy_rows @ kernel.reshape(-1, filters).T
-    dcolumns = dcolumns.reshape(*dy.shape[:3], height, width, channels)
+    dkernel = (windows.T @ dy_rows).reshape(kernel.shape)
+    dwindows = dy_rows @ kernel.reshape(-1, filters).T
+    dwindows = dwindows.reshape(*dy.shape[:3], height, width, channels)
     dpadded = np.zeros_like(padded)
     for i in range(height):
         for j in range(width):
-            dpadded[:, i : i + dy.shape[1], j : j + dy.shape[2]] += dcolumns[:, :, :, i, j]
+            places = dpadded[:, i : i + rows : strides, j : j + columns : strides]
+            places += dwindows[:, : places.shape[1], : places.shape[2], i, j]
     return _unpad(dpadded, x), dkernel, dy_rows.sum(0)
 
 
-def _pad(x: Array, kernel: Array, padding: str) -> Array:
+def _pad(x: Array, kernel: Array, padding: str | int) -> Array:
     if padding == "valid":
         return x
     n, height, width, channels = x.shape
-    top, left = kernel.shape[0] // 2, kernel.shape[1] // 2
+    top, left = (
+        padding if isinstance(padding, int) else kernel.shape[axis] // 2 for axis in (0, 1)
+    )
     padded = np.zeros((n, height + 2 * top, width + 2 * left, channels), x.dtype)
     padded[:, top : top + height, left : left + width] = x
     return padded

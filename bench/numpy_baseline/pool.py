@@ -1,4 +1,4 @@
-"""Pooling without overlap, global pooling, and up-sampling."""
+"""Pooling, global pooling, and up-sampling."""
 
 from __future__ import annotations
 
@@ -11,49 +11,65 @@ from numpy_baseline import reduce
 Array = np.ndarray
 
 
-def max_pool2d(x: Array, pool_size: int = 2) -> Array:
-    first, *others = _corners(x, pool_size)
+def max_pool2d(x: Array, pool_size: int = 2, *, strides: int | None = None) -> Array:
+    first, *others = _places(x, pool_size, strides)
     y = first.copy()
-    for corner in others:
-        np.maximum(y, corner, out=y)
+    for place in others:
+        np.maximum(y, place, out=y)
     return y
 
 
-def max_pool2d_backward(dy: Array, x: Array, pool_size: int = 2) -> Array:
-    y = max_pool2d(x, pool_size)
+def max_pool2d_backward(
+    dy: Array, x: Array, pool_size: int = 2, *, strides: int | None = None
+) -> Array:
+    y = max_pool2d(x, pool_size, strides=strides)
     dx = np.zeros_like(x)
     free = np.ones(dy.shape, bool)
-    for corner, dcorner in zip(_corners(x, pool_size), _corners(dx, pool_size), strict=True):
-        hit = corner == y
+    overlap = strides is not None and strides < pool_size
+    pairs = zip(_places(x, pool_size, strides), _places(dx, pool_size, strides), strict=True)
+    for place, dplace in pairs:
+        hit = place == y
         hit &= free
         free ^= hit
-        np.multiply(dy, hit, out=dcorner)
+        if overlap:
+            dplace += dy * hit
+        else:
+            np.multiply(dy, hit, out=dplace)
     return dx
 
 
-def avg_pool2d(x: Array, pool_size: int = 2) -> Array:
-    first, *others = _corners(x, pool_size)
+def avg_pool2d(x: Array, pool_size: int = 2, *, strides: int | None = None) -> Array:
+    first, *others = _places(x, pool_size, strides)
     y = first.copy()
-    for corner in others:
-        y += corner
+    for place in others:
+        y += place
     y *= np.float32(1 / pool_size**2)
     return y
 
 
-def avg_pool2d_backward(dy: Array, x: Array, pool_size: int = 2) -> Array:
-    return _spread(dy * np.float32(1 / pool_size**2), x, pool_size)
+def avg_pool2d_backward(
+    dy: Array, x: Array, pool_size: int = 2, *, strides: int | None = None
+) -> Array:
+    share, dx = dy * np.float32(1 / pool_size**2), np.zeros_like(x)
+    for place in _places(dx, pool_size, strides):
+        place += share
+    return dx
 
 
-def _corners(x: Array, size: int) -> list[Array]:
-    """A view of x for each place in a window, (n, height / size, width / size, channels)."""
-    height, width = x.shape[1] // size * size, x.shape[2] // size * size
-    return [x[:, i:height:size, j:width:size] for i in range(size) for j in range(size)]
+def _places(x: Array, size: int, strides: int | None = None) -> list[Array]:
+    """A view of x for each place in a window, (n, out_height, out_width, channels); windows lie
+    side by side unless `strides` says otherwise."""
+    step = strides or size
+    height, width = ((length - size) // step * step + 1 for length in x.shape[1:3])
+    return [
+        x[:, i : i + height : step, j : j + width : step] for i in range(size) for j in range(size)
+    ]
 
 
 def _spread(y: Array, like: Array, size: int) -> Array:
     x = np.zeros_like(like)
-    for corner in _corners(x, size):
-        corner[...] = y
+    for place in _places(x, size):
+        place[...] = y
     return x
 
 
@@ -68,7 +84,7 @@ def upsample2d_backward(
     dy: Array, x: Array, size: int = 2, *, interpolation: str = "nearest"
 ) -> Array:
     if interpolation == "nearest":
-        first, *others = _corners(dy, size)
+        first, *others = _places(dy, size)
         dx = first.copy()
         for corner in others:
             dx += corner

@@ -115,6 +115,7 @@ from convkit.ops.norm import (
     prelu,
     prelu_backward,
 )
+from convkit.ops.planning import plan
 from convkit.ops.pointwise_loss import (
     binary_focal_crossentropy,
     binary_focal_crossentropy_backward,
@@ -258,6 +259,7 @@ __all__ = [
     "pad2d_backward",
     "permute",
     "permute_backward",
+    "plan",
     "poisson",
     "poisson_backward",
     "prelu",

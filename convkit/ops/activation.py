@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from convkit import geometry, graph
 from convkit._core import replayed
+from convkit.array import direct
 from convkit.ops import common, elementwise
 
 LEAKY_SLOPE = 0.2  # Keras's default
@@ -199,9 +203,19 @@ def named(op: str, activation: str | None) -> str | None:
     return geometry.choice(op, "activation", activation, NAMES)
 
 
+def before(name: str | None, out: Any, inputs: Sequence[Any]) -> Any:
+    """Where an op with these inputs puts its result before the activation: into its caller's `out`
+    where the activation can follow in place; None: into an array of its own."""
+    if name is None:
+        return out
+    in_place = isinstance(out, np.ndarray) and name in geometry.ACTIVATION_KINDS
+    return out if in_place and direct(out, inputs) else None
+
+
 def apply(name: str, y: Any, out: Any) -> Any:
-    """An activation on the fresh result of an op, in place where that is possible."""
-    if out is None and not isinstance(y, graph.Symbol) and name in geometry.ACTIVATION_KINDS:
+    """An activation on the result of an op, which is fresh or `out`, in place where possible."""
+    in_place = name in geometry.ACTIVATION_KINDS and (out is None or y is out)
+    if in_place and not isinstance(y, graph.Symbol):
         spec = geometry.activation(name, y.size, LEAKY_SLOPE if name == "leaky_relu" else 0.0)
         return graph.call("activation", spec, 1, [y], [y], common.dtype_of(y))[0]
     forward, _ = FUNCTIONS[name]

@@ -8,6 +8,7 @@ from convkit import geometry
 from convkit._core import replayed
 from convkit.ops import activation as activations
 from convkit.ops import common
+from convkit.ops.planning import check_algorithm
 
 
 @replayed
@@ -22,6 +23,7 @@ def conv2d(
     groups: int = 1,
     activation: str | None = None,
     data_format: str = "channels_last",
+    algorithm: str = "automatic",
     out: Any = None,
 ) -> Any:
     """Convolution in the sense of the field (cross-correlation), as Keras and TensorFlow define it.
@@ -38,6 +40,7 @@ def conv2d(
         groups: channels and filters are split into so many independent convolutions.
         activation: the name of an activation, such as "relu", applied to the result.
         data_format: "channels_last" or "channels_first".
+        algorithm: how it is computed on a processor: see `convkit.ops.plan`.
         out: an array for the result.
 
     Returns:
@@ -58,12 +61,13 @@ def conv2d(
         padding,
         dilation_rate,
         groups,
+        algorithm,
     )
+    check_algorithm("conv2d", spec, common.dtype_of(x), algorithm)
     inputs = [x, kernel, bias]
-    if name is None:
-        return common.spatial("conv2d", "conv2d", spec, inputs, shape, data_format, out)
-    y = common.spatial("conv2d", "conv2d", spec, inputs, shape, data_format, None)
-    return activations.apply(name, y, out)
+    first = activations.before(name, out, inputs)
+    y = common.spatial("conv2d", "conv2d", spec, inputs, shape, data_format, first)
+    return y if name is None else activations.apply(name, y, out)
 
 
 @replayed
@@ -79,6 +83,7 @@ def conv2d_backward(
     groups: int = 1,
     activation: str | None = None,
     data_format: str = "channels_last",
+    algorithm: str = "automatic",
     needs: Any = None,
     out: Any = None,
 ) -> tuple[Any, Any, Any]:
@@ -104,7 +109,9 @@ def conv2d_backward(
         padding,
         dilation_rate,
         groups,
+        algorithm,
     )
+    check_algorithm(op, spec, common.dtype_of(x), algorithm)
     common.check_gradient(op, dy, shape, data_format)
     if name is not None:
         z = common.spatial(op, "conv2d", spec, [x, kernel, bias], shape, data_format, None)

@@ -87,12 +87,12 @@ def conv2d_transpose(
         output_padding,
         dilation_rate,
     )
-    last = None if name else out
+    first = activations.before(name, out, [x, kernel, bias])
     if data_format == "channels_last":
-        y = _before_activation(op, spec, shape, x, kernel, bias, last)
+        y = _before_activation(op, spec, shape, x, kernel, bias, first)
     else:
         y = _before_activation(op, spec, shape, x, kernel, bias)
-        y = common.from_channels_last(y, data_format, last, op)
+        y = common.from_channels_last(y, data_format, first, op)
     return y if name is None else activations.apply(name, y, out)
 
 

@@ -35,10 +35,10 @@ def dense(
         "dense", tuple(x.shape), tuple(kernel.shape), common.shape_of(bias)
     )
     n = x.shape[0] if len(shape) > 1 else 1
-    if name is None:
-        return common.run("dense", spec, n, [x, kernel, bias], shape, out, "dense")
-    y = common.run("dense", spec, n, [x, kernel, bias], shape, None, "dense")
-    return activations.apply(name, y, out)
+    inputs = [x, kernel, bias]
+    first = activations.before(name, out, inputs)
+    y = common.run("dense", spec, n, inputs, shape, first, "dense")
+    return y if name is None else activations.apply(name, y, out)
 
 
 @replayed

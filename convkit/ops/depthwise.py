@@ -66,8 +66,9 @@ def depthwise_conv2d(
     name = activations.named(op, activation)
     x = common.channels_last(op, x, "x", data_format)
     spec, shape = _depthwise(op, x, kernel, bias, strides, padding, dilation_rate)
-    last = None if name else out
-    y = common.spatial(op, "conv2d", spec, [x, kernel, bias], shape, data_format, last)
+    inputs = [x, kernel, bias]
+    first = activations.before(name, out, inputs)
+    y = common.spatial(op, "conv2d", spec, inputs, shape, data_format, first)
     return y if name is None else activations.apply(name, y, out)
 
 
@@ -193,7 +194,8 @@ def separable_conv2d(
         op, x, depthwise_kernel, pointwise_kernel, bias, strides, padding, dilation_rate
     )
     z = both.channelwise(x, depthwise_kernel)
-    y = both.mixed(z, pointwise_kernel, bias, data_format, None if name else out)
+    first = activations.before(name, out, [x, depthwise_kernel, pointwise_kernel, bias])
+    y = both.mixed(z, pointwise_kernel, bias, data_format, first)
     return y if name is None else activations.apply(name, y, out)
 
 

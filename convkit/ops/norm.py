@@ -246,13 +246,16 @@ def _affine_backward(
     found = [dx, None, None]
     if numbers:
         shape, inputs = tuple(mean.shape), [dscale, dshift, mean, variance]
-        targets = [shape if want else None for want in wanted[1:]]
+        to_numbers = (None, None) if outs is None else outs[1:]
+        for value, to in zip((gamma, beta), to_numbers, strict=True):
+            _check(op, value, to)
+        targets = [
+            (shape if to is None or not direct(to, inputs) else to) if want else None
+            for want, to in zip(wanted[1:], to_numbers, strict=True)
+        ]
         kernel = "batch_norm_affine_backward"
         found[1:] = graph.call(kernel, spec, n, inputs, targets, common.dtype_of(x))
-        if outs is not None:
-            for value, to in zip((gamma, beta), outs[1:], strict=True):
-                _check(op, value, to)
-            found[1:] = [_finished(v, to) for v, to in zip(found[1:], outs[1:], strict=True)]
+        found[1:] = [_finished(v, to) for v, to in zip(found[1:], to_numbers, strict=True)]
     return found
 
 

@@ -15,11 +15,13 @@ Spec to_spec(pybind11::handle object);
 void bind_kernels(pybind11::module_& m);
 constexpr size_t kMostAxes = 32;           // of an array; every NumPy has room for them
 constexpr int64_t kWorthReleasing = 4096;  // elements in all arguments of a kernel
-// A new array of a type that NumPy numbers so; its contents are undefined.
-pybind11::object new_array(int type, int axes, const Py_intptr_t* sizes);
 // Whether all labels, whole numbers of a type that NumPy numbers so, are 0 .. classes - 1; they are
 // written to `labels` as they are read.
 bool narrow_labels(int type, const void* from, int64_t count, int64_t classes, int32_t* labels);
+
+void bind_results(pybind11::module_& m);
+// A new array of a type of 4 or 8 bytes that NumPy numbers so; its contents are undefined.
+pybind11::object new_array(int type, int axes, const Py_intptr_t* sizes);
 
 void bind_replay(pybind11::module_& m);
 void bind_program(pybind11::module_& m);

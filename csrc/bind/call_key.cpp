@@ -3,6 +3,8 @@
 #include <cstring>
 
 #include "array.h"
+#include "backend.h"
+#include "device.h"
 
 namespace convkit {
 namespace {
@@ -17,7 +19,9 @@ bool is_usual(int type) {
 }  // namespace
 
 bool CallKey::build(PyObject* const* arguments, size_t positional, PyObject* names) {
-    if (!add_items(arguments, positional, kTuple)) return false;
+    if (!add_word(reinterpret_cast<uintptr_t>(&backend())) ||
+        !add_word(static_cast<uint64_t>(precision())) || !add_items(arguments, positional, kTuple))
+        return false;
     const size_t named = names ? PyTuple_GET_SIZE(names) : 0;
     for (size_t i = 0; i < named; ++i)
         if (!add_text(PyTuple_GET_ITEM(names, i)) || !add(arguments[positional + i])) return false;

@@ -1,5 +1,6 @@
 // What the work of an op depends on, as bytes to look it up by: the shapes and dtypes of the arrays
-// among its arguments, which of them are one object, and the values of all other arguments.
+// among its arguments, which of them are one object, the values of all other arguments, and the
+// settings of the process by which an op may choose or refuse: kernels and precision.
 #pragma once
 
 #include <pybind11/pybind11.h>

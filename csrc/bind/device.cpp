@@ -16,12 +16,12 @@
 namespace convkit {
 namespace {
 
-constexpr const char* kPrecisions[] = {"float32", "tf32", "bf16"};  // as Precision counts them
+constexpr const char* kPrecisions[] = {"float32", "tf32", "bf16", "direct"};  // as Precision counts
 
 void set_precision_by_name(const std::string& name) {
-    for (int64_t i = 0; i < 3; ++i)
+    for (int64_t i = 0; i < 4; ++i)
         if (name == kPrecisions[i]) return set_precision(static_cast<Precision>(i));
-    fail("precision", "float32, tf32 or bf16");
+    fail("precision", "float32, tf32, bf16 or direct");
 }
 
 // Name, compute capability, bytes of memory.
@@ -44,7 +44,7 @@ class CallersQueue final : public Queue {
     CallersQueue(int on, uintptr_t handle, py::function allocate) : allocate_(std::move(allocate)) {
         device = on;
         stream = reinterpret_cast<void*>(handle);
-        precision = convkit::precision();
+        precision = queue_precision();
     }
 
     void* workspace(size_t bytes) override {

@@ -110,18 +110,6 @@ py::object labels(const py::object& array, int64_t classes) {
 
 }  // namespace
 
-// By NumPy's own function: pybind11's constructor works out strides first, which takes as long as a
-// short kernel.
-py::object new_array(int type, int axes, const Py_intptr_t* sizes) {
-    auto& numpy = py::detail::npy_api::get();
-    // A new reference, which the next call takes over.
-    PyObject* const dtype = numpy.PyArray_DescrFromType_(type);
-    PyObject* const made = numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, dtype, axes, sizes,
-                                                       nullptr, nullptr, 0, nullptr);
-    if (!made) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(made);
-}
-
 bool narrow_labels(int type, const void* from, int64_t count, int64_t classes, int32_t* labels) {
     using api = py::detail::npy_api;
     switch (type) {

@@ -15,6 +15,7 @@ PYBIND11_MODULE(_core, m) {
     m.attr("__version__") = CONVKIT_VERSION;
     convkit::bind_specs(m);
     convkit::bind_kernels(m);
+    convkit::bind_results(m);
     convkit::bind_replay(m);
     convkit::bind_program(m);
     convkit::bind_prepared(m);

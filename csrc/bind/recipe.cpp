@@ -51,6 +51,19 @@ bool writes(const Trace::Step& step, size_t argument) {
     return step.kernel ? step.kernel->arguments[argument].writes : argument == 1;
 }
 
+bool reads(const Trace::Step& step, const std::vector<int>& places, int place) {
+    for (size_t k = 0; k < places.size(); ++k)
+        if (places[k] == place && !writes(step, k)) return true;
+    return false;
+}
+
+// A question about the spec alone, such as which algorithm it is: the answer goes to Python.
+bool only_asks(const Trace::Step& step) {
+    for (size_t k = 0; k < step.arguments.size(); ++k)
+        if (!writes(step, k)) return false;
+    return !step.arguments.empty();
+}
+
 bool is_large(const Trace::Step& step) {
     int64_t total = 0;
     for (const py::object& argument : step.arguments)
@@ -101,8 +114,10 @@ std::unique_ptr<const Recipe> Recipe::from(const Trace& trace, const GivenArrays
     };
 
     auto recipe = std::make_unique<Recipe>();
-    int written[2 * kMostArrays] = {}, returned[2 * kMostArrays] = {};
+    bool written[2 * kMostArrays] = {}, twice[2 * kMostArrays] = {};
+    int returned[2 * kMostArrays] = {};
     for (const Trace::Step& step : trace.steps()) {
+        if (only_asks(step) && place_of(step.arguments[0]) == kUnknown) continue;
         Step copy{step.kernel, step.spec, step.n, step.float64, {}};
         for (size_t k = 0; k < step.arguments.size(); ++k) {
             const int place = place_of(step.arguments[k]);
@@ -110,8 +125,13 @@ std::unique_ptr<const Recipe> Recipe::from(const Trace& trace, const GivenArrays
             if (place >= first_made && !writes(step, k) && !written[place]) return nullptr;
             copy.arguments.push_back(place);
         }
-        for (size_t k = 0; k < step.arguments.size(); ++k)
-            if (copy.arguments[k] != kNone && writes(step, k)) ++written[copy.arguments[k]];
+        for (size_t k = 0; k < step.arguments.size(); ++k) {
+            const int place = copy.arguments[k];
+            if (place == kNone || !writes(step, k)) continue;
+            // What a kernel changes in place is its own work and that of the kernel before.
+            twice[place] |= written[place] && !reads(step, copy.arguments, place);
+            written[place] = true;
+        }
         recipe->steps_.push_back(std::move(copy));
         recipe->worth_releasing_ |= is_large(step);
     }
@@ -125,11 +145,12 @@ std::unique_ptr<const Recipe> Recipe::from(const Trace& trace, const GivenArrays
         if (place != kNone) ++returned[place];
         recipe->results_.push_back(place);
     }
-    // Whatever else is written to an argument, by NumPy, leaves no trace. An argument that one
-    // kernel writes and that comes back once is all that kernel's work.
+    // Whatever else is written to an argument, by NumPy, leaves no trace. An argument that is
+    // written once, and then at most changed in place, and that comes back once is all the work of
+    // kernels.
     for (int i = 0; i < first_made; ++i) {
         if (!written[i]) continue;
-        if (written[i] != 1 || returned[i] != 1) return nullptr;
+        if (twice[i] || returned[i] != 1) return nullptr;
         recipe->written_.push_back(i);
     }
     for (const py::object& array : trace.made()) {

@@ -74,7 +74,7 @@ void bind_specs(py::module_& m) {
     bind_spec<Conv2d>(m, "Conv2d", F(height), F(width), F(channels), F(kernel_height),
                       F(kernel_width), F(filters), F(groups), F(stride_height), F(stride_width),
                       F(dilation_height), F(dilation_width), F(pad_top), F(pad_left), F(out_height),
-                      F(out_width));
+                      F(out_width), F(algorithm));
 #undef F
 #define F(name) FIELD(Dense, name)
     bind_spec<Dense>(m, "Dense", F(rows), F(inputs), F(units));

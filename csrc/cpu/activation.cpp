@@ -14,6 +14,7 @@
 #include "cpu_kernels.h"
 #include "lanes.h"
 #include "math.h"
+#include "stream.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
@@ -23,16 +24,18 @@ constexpr double kCheap = 0.15, kCostly = 0.3;  // nanoseconds per value
 
 template <class T, class F>
 void map(const Context& context, int64_t count, double cost, const T* x, T* y, F f) {
-    parallel_for(context, count, cost, [&](int64_t begin, int64_t end) {
-        for_each_vector(y, begin, end,
+    const bool past = streams<T>(count, y, x);
+    parallel_stores(context, count, cost, [&](int64_t begin, int64_t end) {
+        for_each_vector(past, y, begin, end,
                         [&](int64_t i, auto part) { put(y + i, f(get(x + i, part)), part); });
     });
 }
 
 template <class T, class F>
 void map(const Context& context, int64_t count, double cost, const T* a, const T* b, T* y, F f) {
-    parallel_for(context, count, cost, [&](int64_t begin, int64_t end) {
-        for_each_vector(y, begin, end, [&](int64_t i, auto part) {
+    const bool past = streams<T>(count, y, a) && y != b;
+    parallel_stores(context, count, cost, [&](int64_t begin, int64_t end) {
+        for_each_vector(past, y, begin, end, [&](int64_t i, auto part) {
             put(y + i, f(get(a + i, part), get(b + i, part)), part);
         });
     });

@@ -12,18 +12,17 @@
 // in small blocks. dx: for one row ih of the picture, a row of the left matrix holds, for one
 // column ow, the rows of dy that ih took part in; the product has kernel_width * channels columns,
 // and what falls onto one pixel is then gathered. So neither pays for the border of the picture,
-// and each row of dx is written by one thread. Groups of one channel, see depthwise.h; forward with
-// a few registers of filters, conv_direct.h; with fewer filters than lanes, conv_planes.h.
+// and each row of dx is written by one thread. That is one algorithm of several: conv_choice.h
+// chooses.
 //
 // fused_conv2d is this, then max-pooling and an activation: y (n, pooled_height, pooled_width,
 // filters). The forms of few filters do 2 x 2 pooling and relu while the sums are in registers,
 // that of groups of one channel relu; whatever else there is follows in passes of its own.
-#include "conv_direct.h"
-#include "conv_planes.h"
+#include "conv_choice.h"
 #include "cpu_kernels.h"
-#include "depthwise.h"
 #include "epilogue.h"
 #include "gemm.h"
+#include "product.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
@@ -130,15 +129,6 @@ struct Windows {
         }
     }
 };
-
-// What a product with Windows costs per output pixel, in the unit of Planes::pay().
-template <class T>
-int64_t windows_cost(const Conv2d& s) {
-    const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
-    const int64_t runs = s.groups == 1 && s.dilation_width == 1 ? 1 : s.kernel_width;
-    const int64_t products = s.kernel_width * channels * divide_up(units, kLanes<T>);
-    return s.kernel_height * (products + 3 * runs);
-}
 
 // The taps of a window through which input position `at` (padding included) reached outputs, along
 // one axis: tap + i * step reached out - i * out_step, for i in 0 .. count. In an order in which
@@ -272,16 +262,6 @@ void gather_row(const Conv2d& s, const Taps* columns, const T* product, int64_t 
     }
 }
 
-// The convolution of dy with the turned kernel that gives dx; for strides of 1.
-Conv2d mirrored(const Conv2d& s) {
-    Conv2d m = s;
-    m.height = s.out_height, m.width = s.out_width, m.channels = s.filters;
-    m.out_height = s.height, m.out_width = s.width, m.filters = s.channels;
-    m.pad_top = (s.kernel_height - 1) * s.dilation_height - s.pad_top;
-    m.pad_left = (s.kernel_width - 1) * s.dilation_width - s.pad_left;
-    return m;
-}
-
 // kernel (kernel_height, kernel_width, channels / groups, filters) as the mirrored convolution's.
 template <class T>
 void turn_kernel(const Conv2d& s, const T* kernel, T* turned) {
@@ -296,18 +276,6 @@ void turn_kernel(const Conv2d& s, const T* kernel, T* turned) {
     }
 }
 
-// Whether dx is better formed by the mirrored convolution in planes. Its rival's cost is that of
-// GradientRows per pixel of dx.
-template <class T>
-bool mirrored_planes_pay(const Conv2d& s, const Planes<T>& planes) {
-    const int64_t columns = s.kernel_width * (s.channels / s.groups);
-    const int64_t products = s.kernel_height * (s.filters / s.groups) *
-                             divide_up(columns, kLanes<T>) * s.out_height * s.out_width /
-                             (s.height * s.width);
-    return s.stride_height == 1 && s.stride_width == 1 &&
-           planes.pay(products + 3 * s.kernel_height + 2 * s.kernel_width);
-}
-
 // Channels of one product of the input gradient: its columns are to stay in the cache.
 template <class T>
 int64_t channel_block(const Conv2d& s) {
@@ -317,24 +285,31 @@ int64_t channel_block(const Conv2d& s) {
     return std::min(channels, most);
 }
 
-// The convolution with this epilogue, in a form other than matrix products; false: none pays.
+// The convolution with this epilogue, by an algorithm other than a matrix product; false: that is
+// to be taken.
 template <class T>
 bool other_form(const Context& context, const Conv2d& s, Epilogue<T> epilogue, int64_t n,
                 const T* x, const T* kernel, const T* bias, T* y) {
-    const Depthwise<T> depthwise(s, epilogue);
-    if (depthwise.forward_pays()) {
-        depthwise.run(context, n, x, kernel, bias, y);
-        return true;
+    switch (ConvChoice<T>(s, epilogue).forward()) {
+        case ConvAlgorithm::kDepthwise:
+            if (epilogue.pool > 1) return false;
+            Depthwise<T>(s, epilogue.floor).run(context, n, x, kernel, bias, y);
+            return true;
+        case ConvAlgorithm::kPlanes:
+            conv2d_planes(context, Planes<T>(s, epilogue), n, x, kernel, bias, y);
+            return true;
+        case ConvAlgorithm::kWindows:
+            conv2d_direct(context, Direct<T>(s, epilogue), n, x, kernel, bias, y);
+            return true;
+        case ConvAlgorithm::kWinograd2:
+            conv2d_winograd<T>(context, s, 2, n, x, kernel, nullptr, bias, epilogue, y);
+            return true;
+        case ConvAlgorithm::kWinograd4:
+            conv2d_winograd<T>(context, s, 4, n, x, kernel, nullptr, bias, epilogue, y);
+            return true;
+        default:
+            return false;
     }
-    const Planes<T> planes(s, epilogue);
-    if (planes.pay(windows_cost<T>(s))) {
-        conv2d_planes(context, planes, n, x, kernel, bias, y);
-        return true;
-    }
-    const Direct<T> direct(s, epilogue);
-    if (!direct.pays()) return false;
-    conv2d_direct(context, direct, n, x, kernel, bias, y);
-    return true;
 }
 
 // The convolution, then the pooling: so many samples at a time that what is between them stays in
@@ -365,6 +340,12 @@ template <class T>
 void conv2d(const Context& context, const Conv2d& s, int64_t n, const T* x, const T* kernel,
             const T* bias, T* y) {
     if (n == 0 || other_form<T>(context, s, {}, n, x, kernel, bias, y)) return;
+    if (is_pixelwise(s)) {
+        const int64_t pixels = n * s.height * s.width;
+        const Matrix<T> a = {x, x + pixels * s.channels, s.channels, false};
+        const Matrix<T> b = {kernel, kernel + s.kernel_size(), s.filters, false};
+        return Product<T>(a, b, pixels, s.filters, s.channels, bias, y).run(context);
+    }
     const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
     const int64_t depth = s.kernel_height * s.kernel_width * channels;
     const int64_t packed_group = packed_size<T>(depth, units);
@@ -437,14 +418,27 @@ template <class T>
 void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, const T* dy,
                            const T* kernel, T* dx) {
     if (n == 0) return;
-    const Depthwise<T> depthwise(s);
-    if (depthwise.backward_pays()) return depthwise.run_backward_input(context, n, dy, kernel, dx);
-    const Conv2d mirror = mirrored(s);
-    const Planes<T> planes(mirror);
-    if (mirrored_planes_pay(s, planes)) {
-        T* turned = scratch<T>(kShared, s.kernel_size());
-        turn_kernel(s, kernel, turned);
-        return conv2d_planes<T>(context, planes, n, dy, turned, nullptr, dx);
+    switch (ConvChoice<T>(s).backward_input()) {
+        case ConvAlgorithm::kDepthwise:
+            return Depthwise<T>(s).run_backward_input(context, n, dy, kernel, dx);
+        case ConvAlgorithm::kPlanes: {
+            T* turned = scratch<T>(kShared, s.kernel_size());
+            turn_kernel(s, kernel, turned);
+            const Conv2d mirror = mirrored(s);
+            return conv2d_planes<T>(context, Planes<T>(mirror), n, dy, turned, nullptr, dx);
+        }
+        case ConvAlgorithm::kWinograd2:
+            return conv2d_winograd_backward_input<T>(context, s, 2, n, dy, kernel, nullptr, dx);
+        case ConvAlgorithm::kWinograd4:
+            return conv2d_winograd_backward_input<T>(context, s, 4, n, dy, kernel, nullptr, dx);
+        default:
+            break;
+    }
+    if (is_pixelwise(s)) {
+        const int64_t pixels = n * s.height * s.width;
+        const Matrix<T> a = {dy, dy + pixels * s.filters, s.filters, false};
+        const Matrix<T> b = {kernel, kernel + s.kernel_size(), s.filters, true};
+        return Product<T>(a, b, pixels, s.channels, s.filters, nullptr, dx).run(context);
     }
     const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
     const int64_t block = channel_block<T>(s), channel_blocks = divide_up(channels, block);
@@ -528,13 +522,17 @@ void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, c
 template <class T>
 void conv2d_backward_kernel(const Context& context, const Conv2d& s, int64_t n, const T* dy,
                             const T* x, T* dkernel, T* dbias) {
-    const Depthwise<T> depthwise(s);
-    if (depthwise.forward_pays()) {
-        return depthwise.run_backward_kernel(context, n, dy, x, dkernel, dbias);
-    }
-    const Planes<T> planes(s);
-    if (planes.pay(windows_cost<T>(s))) {
-        return conv2d_planes_backward_kernel(context, planes, n, dy, x, dkernel, dbias);
+    switch (ConvChoice<T>(s).backward_kernel()) {
+        case ConvAlgorithm::kDepthwise:
+            return Depthwise<T>(s).run_backward_kernel(context, n, dy, x, dkernel, dbias);
+        case ConvAlgorithm::kPlanes:
+            return conv2d_planes_backward_kernel(context, Planes<T>(s), n, dy, x, dkernel, dbias);
+        case ConvAlgorithm::kWinograd2:
+            return conv2d_winograd_backward_kernel(context, s, 2, n, dy, x, dkernel, dbias);
+        case ConvAlgorithm::kWinograd4:
+            return conv2d_winograd_backward_kernel(context, s, 4, n, dy, x, dkernel, dbias);
+        default:
+            break;
     }
     const int64_t channels = s.channels / s.groups;
     const WeightGradient<T> gradient = {n * s.out_height * s.out_width,
@@ -549,7 +547,16 @@ void conv2d_backward_kernel(const Context& context, const Conv2d& s, int64_t n, 
     });
 }
 
+template <class T>
+void conv2d_algorithms(const Context&, const Conv2d& s, int64_t, int64_t* chosen) {
+    const ConvChoice<T> choice(s);
+    chosen[0] = static_cast<int64_t>(choice.forward());
+    chosen[1] = static_cast<int64_t>(choice.backward_input());
+    chosen[2] = static_cast<int64_t>(choice.backward_kernel());
+}
+
 INSTANTIATE(conv2d)
+INSTANTIATE(conv2d_algorithms)
 INSTANTIATE(fused_conv2d)
 INSTANTIATE(conv2d_backward_input)
 INSTANTIATE(conv2d_backward_kernel)

@@ -227,13 +227,14 @@ struct Direct {
                line;
     }
 
+    bool possible() const { return band_size() <= 1 << 16; }
     bool pays() const {
-        constexpr int64_t kMostTaps = 1 << 10, kMostValues = 1 << 16;
+        constexpr int64_t kMostTaps = 1 << 10;
         const int64_t pixels = s.out_width / divide_up(s.out_width, kTileRows);
         // Tiles that are pooled have one register of filters: with few rows, two were better.
         const bool pooling = pool == 1 || kTileRows >= 8 || units <= kLanes<T>;
         return taps <= kMostTaps && s.filters <= 4 * kLanes<T> && pixels >= 4 &&
-               band_size() <= kMostValues && pooling;
+               possible() && pooling;
     }
 
     // The rows of the picture under rows begin .. end of y, with padding; returns the first one.

@@ -51,10 +51,10 @@ struct Planes {
 
     // Whether planes can be used and are expected to cost less than `others` per output pixel, in
     // half cycles (the time of one multiply-add of registers).
+    bool possible() const { return units <= kFewRows && size() <= 1 << 16; }
     bool pay(int64_t others) const {
-        constexpr int64_t kMostValues = 1 << 16;
         const int64_t products = divide_up(taps * units * width, s.out_width * kLanes<T>);
-        return units <= kFewRows && size() <= kMostValues && products + 3 * channels + 6 < others;
+        return possible() && products + 3 * channels + 6 < others;
     }
 
     // Offsets of the taps in the order of the kernel, then of the plane of ones.

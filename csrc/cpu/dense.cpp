@@ -8,15 +8,20 @@
 // the sums are in registers, else in a pass of its own.
 #include "cpu_kernels.h"
 #include "epilogue.h"
+#include "few_rows.h"
 #include "gemm.h"
 #include "lanes.h"
+#include "product.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
 namespace {
 
-// Up to so many rows are multiplied with the kernel where it lies: packing it would cost more.
-constexpr int64_t kRowsInPlace = 64;
+// Whether so many rows are multiplied with the kernel where it lies: packing it would cost more.
+bool in_place(const Dense& s, int64_t rows) {
+    constexpr int64_t kRows = 64, kSmall = int64_t{1} << 17;
+    return rows <= kTileRows || (rows <= kRows && s.kernel_size() <= kSmall);
+}
 
 // Rows in one task: whole tiles, and enough tasks for several threads even in a small batch.
 int64_t row_block(int64_t rows) {
@@ -115,7 +120,7 @@ void multiply_one(const Context& context, const Dense& s, const T* x, const T* k
     constexpr int kMost = std::min(16, 2 * kTileRows);
     const int64_t strips = divide_up(s.units, kMost * kLanes<T>);
     const int64_t width = round_up(divide_up(s.units, strips), kLanes<T>);
-    const double cost = multiply_cost<T>(static_cast<double>(s.inputs * width));
+    const double cost = read_cost<T>(s.inputs * width);
     parallel_for(context, strips, cost, [&](int64_t begin, int64_t end) {
         for (int64_t j = begin * width; j < std::min(s.units, end * width); j += width) {
             const int64_t columns = std::min(width, s.units - j);
@@ -126,20 +131,6 @@ void multiply_one(const Context& context, const Dense& s, const T* x, const T* k
     });
 }
 
-// c (rows, columns) = a b + bias with a packed b.
-template <class T>
-void multiply_packed(const Context& context, const PlainRows<T>& a, const Lanes<T>& b,
-                     const T* bias, int64_t columns, T* c) {
-    for_blocks<T>(context, a.rows, columns, a.size,
-                  [&](int64_t first, int64_t rows, int64_t column, int64_t count) {
-                      T* targets[kBlockRows];
-                      for (int64_t m = 0; m < rows; ++m)
-                          targets[m] = c + (first + m) * columns + column;
-                      multiply_rows(a, b.from(0, column), first, rows, count,
-                                    bias ? bias + column : nullptr, targets);
-                  });
-}
-
 }  // namespace
 
 template <class T>
@@ -147,11 +138,10 @@ void dense(const Context& context, const Dense& s, int64_t n, const T* x, const 
            const T* bias, T* y) {
     const PlainRows<T> a = {x, n * s.rows, s.inputs};
     if (a.rows == 1) return multiply_one(context, s, x, kernel, bias, floor_of<T>(kLinear), y);
-    if (a.rows <= kRowsInPlace) return multiply_few(context, a, kernel, bias, s.units, y);
-    T* packed = scratch<T>(kShared, packed_size<T>(s.inputs, s.units));
-    pack_lanes(
-        s.inputs, s.units, 0, s.inputs, [&](int64_t k) { return kernel + k * s.units; }, packed);
-    multiply_packed(context, a, packed_lanes<T>(packed, s.inputs, s.units), bias, s.units, y);
+    if (in_place(s, a.rows)) return multiply_few(context, a, kernel, bias, s.units, y);
+    const Matrix<T> left = {x, x + a.rows * s.inputs, s.inputs, false};
+    const Matrix<T> right = {kernel, kernel + s.kernel_size(), s.units, false};
+    Product<T>(left, right, a.rows, s.units, s.inputs, bias, y).run(context);
 }
 
 template <class T>
@@ -169,12 +159,13 @@ void fused_dense(const Context& context, const FusedDense& s, int64_t n, const T
 template <class T>
 void dense_backward_input(const Context& context, const Dense& s, int64_t n, const T* dy,
                           const T* kernel, T* dx) {
-    const PlainRows<T> a = {dy, n * s.rows, s.units};
-    T* packed = scratch<T>(kShared, packed_size<T>(s.units, s.inputs));
-    pack_lanes_transposed(
-        s.units, s.inputs, 0, s.units, [&](int64_t j) { return kernel + j * s.units; }, packed);
-    multiply_packed<T>(context, a, packed_lanes<T>(packed, s.units, s.inputs), nullptr, s.inputs,
-                       dx);
+    const int64_t rows = n * s.rows;
+    if (rows <= kFewSamples) {
+        return multiply_transposed(context, rows, s.units, s.inputs, dy, kernel, dx);
+    }
+    const Matrix<T> left = {dy, dy + rows * s.units, s.units, false};
+    const Matrix<T> right = {kernel, kernel + s.kernel_size(), s.units, true};
+    Product<T>(left, right, rows, s.inputs, s.units, nullptr, dx).run(context);
 }
 
 template <class T>
@@ -182,7 +173,17 @@ void dense_backward_kernel(const Context& context, const Dense& s, int64_t n, co
                            const T* x, T* dkernel, T* dbias) {
     const PlainRows<T> a = {x, n * s.rows, s.inputs};
     const WeightGradient<T> gradient = {a.rows, s.inputs, 1, s.units, dy, dkernel, dbias};
-    gradient.run(context, [&](int64_t) { return a; });
+    if (a.rows > 0 && a.rows <= kFewSamples) {
+        gradient.sum_bias();
+        return multiply_outer(context, a.rows, s.inputs, s.units, x, dy, dkernel);
+    }
+    if (gradient.slots() > 1 || gradient.taps_in_lanes() || a.rows == 0) {
+        return gradient.run(context, [&](int64_t) { return a; });
+    }
+    gradient.sum_bias();
+    const Matrix<T> left = {x, x + a.rows * s.inputs, s.inputs, true};
+    const Matrix<T> right = {dy, dy + a.rows * s.units, s.units, false};
+    Product<T>(left, right, s.inputs, s.units, a.rows, nullptr, dkernel).run(context);
 }
 
 INSTANTIATE(dense)

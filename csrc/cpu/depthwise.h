@@ -278,9 +278,9 @@ struct Depthwise {
     Phases down, across;
     TileRing<T> pictures, outputs;  // of x, as outputs meet it; of dy, as its input's gradient does
 
-    explicit Depthwise(const Conv2d& s, Epilogue<T> epilogue = {})
+    explicit Depthwise(const Conv2d& s, T floor = Epilogue<T>().floor)
         : s(s),
-          floor(epilogue.floor),
+          floor(floor),
           units(s.filters / s.groups),
           taps(s.kernel_height * s.kernel_width),
           span_height((s.kernel_height - 1) * s.dilation_height + 1),
@@ -290,10 +290,10 @@ struct Depthwise {
                    (s.out_width - 1) * s.stride_width + (s.kernel_width - 1) * s.dilation_width + 1,
                    s.filters, 1),
           outputs(down.reach + 1, across.places + across.reach, s.channels, units),
-          possible_(epilogue.pool == 1 && s.groups == s.channels && s.groups > 1) {}
+          possible_(s.groups == s.channels && s.groups > 1) {}
 
-    bool forward_pays() const { return possible_ && pictures.blocks > 0; }
-    bool backward_pays() const { return possible_ && outputs.blocks > 0; }
+    bool forward_possible() const { return possible_ && pictures.blocks > 0; }
+    bool backward_possible() const { return possible_ && outputs.blocks > 0; }
 
     void run(const Context& context, int64_t n, const T* x, const T* kernel, const T* bias,
              T* y) const;

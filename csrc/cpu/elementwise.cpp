@@ -17,6 +17,7 @@
 
 #include "cpu_kernels.h"
 #include "lanes.h"
+#include "stream.h"
 #include "unary.h"
 
 namespace convkit {
@@ -379,8 +380,9 @@ void unary(const Context& context, const Unary& s, int64_t n, const T* x, T* y) 
     const T first = static_cast<T>(a), second = static_cast<T>(b);
     with_unary(s.kind, [&](auto kind) {
         constexpr int64_t kKind = decltype(kind)::value;
-        parallel_for(context, n * s.size, cost_of(kKind), [&](int64_t begin, int64_t end) {
-            for_each_vector(y, begin, end, [&](int64_t i, auto part) {
+        const bool past = streams<T>(n * s.size, y, x);
+        parallel_stores(context, n * s.size, cost_of(kKind), [&](int64_t begin, int64_t end) {
+            for_each_vector(past, y, begin, end, [&](int64_t i, auto part) {
                 put(y + i, unary_of<kKind, T>(first, second, get(x + i, part)), part);
             });
         });
@@ -394,8 +396,9 @@ void unary_backward(const Context& context, const Unary& s, int64_t n, const T* 
     const T first = static_cast<T>(a), second = static_cast<T>(b);
     with_unary(s.kind, [&](auto kind) {
         constexpr int64_t kKind = decltype(kind)::value;
-        parallel_for(context, n * s.size, cost_of(kKind), [&](int64_t begin, int64_t end) {
-            for_each_vector(dx, begin, end, [&](int64_t i, auto part) {
+        const bool past = streams<T>(n * s.size, dx, x) && dx != dy;
+        parallel_stores(context, n * s.size, cost_of(kKind), [&](int64_t begin, int64_t end) {
+            for_each_vector(past, dx, begin, end, [&](int64_t i, auto part) {
                 put(dx + i,
                     unary_backward_of<kKind, T>(first, second, get(dy + i, part), get(x + i, part)),
                     part);
@@ -407,8 +410,9 @@ void unary_backward(const Context& context, const Unary& s, int64_t n, const T* 
 template <class T>
 void binary(const Context& context, const Binary& s, int64_t n, const T* a, const T* b, T* y) {
     const auto run = [&](auto f) {
-        parallel_for(context, n * s.size, kCheap, [&](int64_t begin, int64_t end) {
-            for_each_vector(y, begin, end, [&](int64_t i, auto part) {
+        const bool past = streams<T>(n * s.size, y, a) && y != b;
+        parallel_stores(context, n * s.size, kCheap, [&](int64_t begin, int64_t end) {
+            for_each_vector(past, y, begin, end, [&](int64_t i, auto part) {
                 put(y + i, f(get(a + i, part), get(b + i, part)), part);
             });
         });

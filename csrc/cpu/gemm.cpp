@@ -5,6 +5,12 @@ namespace convkit {
 namespace CONVKIT_ISA {
 namespace {
 
+// Into the second-level cache, from which it is still near.
+template <class T>
+inline void fetch(const T* p) {
+    __builtin_prefetch(p, 0, 2);
+}
+
 // Where a and b lie: Rows with step 0 and Lanes, transposed Rows and Lanes, transposed Rows and
 // shifted planes.
 enum Operands { kPlain, kTransposed, kShifted };
@@ -12,7 +18,7 @@ enum Operands { kPlain, kTransposed, kShifted };
 // One tile: M rows of V registers. Whole registers of c and bias are read and written.
 template <class T, int M, int V, Operands kOperands>
 void tile(const T* a, int64_t a_step, const T* b, int64_t b_step, const int64_t* offsets,
-          int64_t depth, bool first, const T* bias, T* const* c) {
+          int64_t depth, bool first, const T* bias, T* const* c, bool streamed) {
     Vec<T> sum[M][V];
     CONVKIT_UNROLL
     for (int m = 0; m < M; ++m) {
@@ -41,14 +47,16 @@ void tile(const T* a, int64_t a_step, const T* b, int64_t b_step, const int64_t*
         const Vec<T> shift = bias ? load(bias + v * kLanes<T>) : Vec<T>{};
         CONVKIT_UNROLL
         for (int m = 0; m < M; ++m) {
-            store(c[m] + v * kLanes<T>, bias ? sum[m][v] + shift : sum[m][v]);
+            const Vec<T> value = bias ? sum[m][v] + shift : sum[m][v];
+            T* target = c[m] + v * kLanes<T>;
+            streamed ? store_past(target, value) : store(target, value);
         }
     }
 }
 
 template <class T>
 using Tile = void (*)(const T*, int64_t, const T*, int64_t, const int64_t*, int64_t, bool, const T*,
-                      T* const*);
+                      T* const*, bool);
 
 // Tiles of V registers and 1 .. count rows; at most 2 * kTileRows registers hold sums.
 template <class T, int V>
@@ -87,6 +95,91 @@ Tile<T> get_tile(int vectors, int64_t rows, Operands operands) {
     }
 }
 
+// A plain tile of two registers that moves memory on its way. kPacking: rows of b, b_step apart,
+// are copied to `panel`, and rows ahead are fetched. Else b is packed, and every kRun steps fetch
+// as many cache lines from `ahead`, which then moves on by `ahead_step`.
+constexpr int64_t kRun = 16;
+
+template <class T, int M, bool kPacking>
+void panel_tile(const T* a, const T* b, int64_t b_step, T* panel, const T* ahead,
+                int64_t ahead_step, int64_t depth, bool first, const T* bias, T* const* c) {
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T)), kRowsAhead = 48;
+    Vec<T> sum[M][2];
+    CONVKIT_UNROLL
+    for (int m = 0; m < M; ++m) {
+        CONVKIT_UNROLL
+        for (int v = 0; v < 2; ++v) sum[m][v] = first ? Vec<T>{} : load(c[m] + v * kLanes<T>);
+    }
+    for (int64_t begin = 0; begin < depth; begin += kAheadLines, ahead += ahead_step) {
+        const T* next = ahead;
+        for (int64_t k = begin; k < std::min(depth, begin + kAheadLines); ++k) {
+            Vec<T> lanes[2];
+            CONVKIT_UNROLL
+            for (int v = 0; v < 2; ++v) lanes[v] = load(b + v * kLanes<T>);
+            if (kPacking) {
+                CONVKIT_UNROLL
+                for (int v = 0; v < 2; ++v) store(panel + v * kLanes<T>, lanes[v]);
+                panel += kPanel<T>;
+                for (int64_t i = 0; i <= kPanel<T>; i += kLine) {  // one more: b may lie askew
+                    fetch(b + kRowsAhead * b_step + std::min(i, kPanel<T> - 1));
+                }
+                b += b_step;
+            } else {
+                fetch(next);
+                next += kLine;
+                b += kPanel<T>;
+            }
+            CONVKIT_UNROLL
+            for (int m = 0; m < M; ++m) {
+                const Vec<T> value = broadcast(a[m * kStride<T>]);
+                CONVKIT_UNROLL
+                for (int v = 0; v < 2; ++v) sum[m][v] += value * lanes[v];
+            }
+            ++a;
+        }
+    }
+    CONVKIT_UNROLL
+    for (int v = 0; v < 2; ++v) {
+        const Vec<T> shift = bias ? load(bias + v * kLanes<T>) : Vec<T>{};
+        CONVKIT_UNROLL
+        for (int m = 0; m < M; ++m) {
+            store(c[m] + v * kLanes<T>, bias ? sum[m][v] + shift : sum[m][v]);
+        }
+    }
+}
+
+template <class T>
+using PanelTile = void (*)(const T*, const T*, int64_t, T*, const T*, int64_t, int64_t, bool,
+                           const T*, T* const*);
+
+template <class T, bool kPacking, size_t... M>
+PanelTile<T> get_panel_tile(int64_t rows, std::index_sequence<M...>) {
+    static constexpr PanelTile<T> table[] = {panel_tile<T, static_cast<int>(M) + 1, kPacking>...};
+    return table[rows - 1];
+}
+
+// A panel whose first tile, if b is given, fills it.
+template <class T>
+void multiply_tiles(const Rows<T>& a, const T* b, int64_t b_step, T* panel, const Ahead<T>& ahead,
+                    int64_t rows, int64_t depth, bool first, const T* bias, T* const* c) {
+    constexpr auto all = std::make_index_sequence<kTileRows>();
+    const int64_t tiles = divide_up(rows, kTileRows), runs = divide_up(depth, kAheadLines);
+    for (int64_t i = 0; i < tiles; ++i) {
+        const int64_t m = cut(rows, tiles, i), count = cut(rows, tiles, i + 1) - m;
+        const T* values = a.data + m * kStride<T>;
+        if (b && i == 0) {
+            get_panel_tile<T, true>(count, all)(values, b, b_step, panel, b, 0, depth, first, bias,
+                                                c);
+            continue;
+        }
+        // What is in the cache already costs nothing.
+        const bool more = i * runs < ahead.count;
+        get_panel_tile<T, false>(count, all)(values, panel, 0, nullptr,
+                                             more ? ahead.data + i * runs * ahead.step : panel,
+                                             more ? ahead.step : 0, depth, first, bias, c + m);
+    }
+}
+
 // A tile whose last register is not full: it goes through a copy.
 template <class T>
 void partial_tile(Tile<T> function, const T* a, int64_t a_step, const T* b, int64_t b_step,
@@ -106,7 +199,8 @@ void partial_tile(Tile<T> function, const T* a, int64_t a_step, const T* b, int6
         for (int64_t i = 0; i < whole; i += kLanes<T>) store(bias_copy + i, load(bias + i));
         store(bias_copy + whole, load_partial(bias + whole, columns - whole));
     }
-    function(a, a_step, b, b_step, nullptr, depth, first, bias ? bias_copy : nullptr, copies);
+    function(a, a_step, b, b_step, nullptr, depth, first, bias ? bias_copy : nullptr, copies,
+             false);
     for (int64_t m = 0; m < rows; ++m) {
         for (int64_t i = 0; i < whole; i += kLanes<T>) store(c[m] + i, load(copies[m] + i));
         store_partial(c[m] + whole, load(copies[m] + whole), columns - whole);
@@ -175,7 +269,7 @@ void multiply_shifted(const T* a, int64_t a_step, const T* planes, const int64_t
             T* targets[kTileRows];
             for (int64_t m = 0; m < count; ++m) targets[m] = c + (m0 + m) * c_step + q;
             get_tile<T>(vectors, count, kShifted)(a + m0, a_step, planes + q, 0, offsets, depth,
-                                                  true, nullptr, targets);
+                                                  true, nullptr, targets, false);
         }
         q += vectors * kLanes<T>;
     }
@@ -195,7 +289,7 @@ void transpose(Vec<T>* rows) {
 
 template <class T>
 void multiply(const Rows<T>& a, const Lanes<T>& b, int64_t rows, int64_t columns, int64_t depth,
-              bool first, const T* bias, T* const* c) {
+              bool first, const T* bias, T* const* c, bool streamed) {
     // Few rows leave registers free for more columns, if these lie side by side.
     int widest = 2;
     while (widest < 8 && b.panel == kPanel<T> && rows * 2 * widest <= 2 * kTileRows) widest *= 2;
@@ -216,7 +310,8 @@ void multiply(const Rows<T>& a, const Lanes<T>& b, int64_t rows, int64_t columns
             for (int64_t m = 0; m < count; ++m) targets[m] = c[m0 + m] + j;
             const T* shift = bias ? bias + j : nullptr;
             if (used == width) {
-                function(values, a.step, panel, b.step, nullptr, depth, first, shift, targets);
+                function(values, a.step, panel, b.step, nullptr, depth, first, shift, targets,
+                         streamed);
             } else {
                 partial_tile(function, values, a.step, panel, b.step, depth, first, shift, targets,
                              count, width, used);
@@ -226,13 +321,29 @@ void multiply(const Rows<T>& a, const Lanes<T>& b, int64_t rows, int64_t columns
     }
 }
 
-#define INSTANTIATE_FOR(T)                                                                      \
-    template void transpose<T>(Vec<T>*);                                                        \
-    template void multiply<T>(const Rows<T>&, const Lanes<T>&, int64_t, int64_t, int64_t, bool, \
-                              const T*, T* const*);                                             \
-    template void multiply_shifted<T>(const T*, int64_t, const T*, const int64_t*, int64_t,     \
-                                      int64_t, int64_t, T*, int64_t);                           \
-    template void correlate_shifted<T>(const T*, const int64_t*, const T*, int64_t, int64_t,    \
+template <class T>
+void multiply_panel(const Rows<T>& a, const T* panel, int64_t rows, int64_t depth, bool first,
+                    const T* bias, T* const* c, const Ahead<T>& ahead) {
+    multiply_tiles<T>(a, nullptr, 0, const_cast<T*>(panel), ahead, rows, depth, first, bias, c);
+}
+
+template <class T>
+void multiply_unpacked(const Rows<T>& a, const T* b, int64_t b_step, int64_t rows, int64_t depth,
+                       bool first, const T* bias, T* const* c, T* panel) {
+    multiply_tiles<T>(a, b, b_step, panel, {}, rows, depth, first, bias, c);
+}
+
+#define INSTANTIATE_FOR(T)                                                                        \
+    template void transpose<T>(Vec<T>*);                                                          \
+    template void multiply<T>(const Rows<T>&, const Lanes<T>&, int64_t, int64_t, int64_t, bool,   \
+                              const T*, T* const*, bool);                                         \
+    template void multiply_panel<T>(const Rows<T>&, const T*, int64_t, int64_t, bool, const T*,   \
+                                    T* const*, const Ahead<T>&);                                  \
+    template void multiply_unpacked<T>(const Rows<T>&, const T*, int64_t, int64_t, int64_t, bool, \
+                                       const T*, T* const*, T*);                                  \
+    template void multiply_shifted<T>(const T*, int64_t, const T*, const int64_t*, int64_t,       \
+                                      int64_t, int64_t, T*, int64_t);                             \
+    template void correlate_shifted<T>(const T*, const int64_t*, const T*, int64_t, int64_t,      \
                                        int64_t, int64_t, T*);
 INSTANTIATE_FOR(float)
 INSTANTIATE_FOR(double)

@@ -17,6 +17,7 @@
 
 #include "context.h"
 #include "simd.h"
+#include "stream.h"
 
 #if defined(__clang__)
 #define CONVKIT_UNROLL _Pragma("clang loop unroll(full)")
@@ -71,10 +72,38 @@ struct Lanes {
 };
 
 // c[m][j] = (first ? 0 : c[m][j]) + sum over k of a b + (bias ? bias[j] : 0), in this order.
-// c points to the rows. Only `columns` values of each are read or written, as of bias.
+// c points to the rows. Only `columns` values of each are read or written, as of bias. If c is
+// streamed (stream.h), it is not read, and its rows are whole, aligned registers.
 template <class T>
 void multiply(const Rows<T>& a, const Lanes<T>& b, int64_t rows, int64_t columns, int64_t depth,
-              bool first, const T* bias, T* const* c);
+              bool first, const T* bias, T* const* c, bool streamed = false);
+
+// Whether a result of so many rows is streamed: then these are whole, aligned registers.
+template <class T>
+static inline bool streams_rows(int64_t rows, int64_t columns, const T* c) {
+    return streams<T>(rows * columns, c, nullptr) && columns % kLanes<T> == 0 &&
+           reinterpret_cast<uintptr_t>(c) % kVectorBytes == 0;
+}
+
+// Memory that is to be read next: kAheadLines cache lines from `data`, and from each of `count`
+// places `step` values apart.
+constexpr int64_t kAheadLines = 16;
+template <class T>
+struct Ahead {
+    const T* data;
+    int64_t step, count;
+};
+
+// The same for one whole panel and plain rows of a, while what is ahead is fetched.
+template <class T>
+void multiply_panel(const Rows<T>& a, const T* panel, int64_t rows, int64_t depth, bool first,
+                    const T* bias, T* const* c, const Ahead<T>& ahead);
+
+// The same for a panel that is first filled: the first tile reads rows of b, b_step apart, and
+// writes the panel for the others.
+template <class T>
+void multiply_unpacked(const Rows<T>& a, const T* b, int64_t b_step, int64_t rows, int64_t depth,
+                       bool first, const T* bias, T* const* c, T* panel);
 
 // ---- few rows: long rows of b, shifted ---------------------------------------------------------
 // With few rows (filters) it is better to have pixels in the lanes. Row k of b is then a piece of
@@ -360,6 +389,10 @@ struct WeightGradient {
         const int64_t padded_taps = round_up(taps, kLanes<T>);
         return units <= kBlockRows && 5 * taps * padded_units > 6 * units * padded_taps;
     }
+    // dbias alone, on this thread.
+    void sum_bias() const {
+        if (dbias) sum_columns({0, rows}, 0, filters(), dbias);
+    }
     // Taps of one task: whole tiles or panels, few enough to give several tasks.
     int64_t tap_block() const { return taps_in_lanes() ? 2 * kPanel<T> : 5 * kTileRows; }
 
@@ -380,7 +413,8 @@ struct WeightGradient {
                              sum_block(source(group), group, part, block * tap_block(),
                                        direct ? dkernel : sums + slot * kernel_size());
                              if (dbias && block == 0) {
-                                 sum_columns(part, group * units, bias_sums + slot * filters());
+                                 sum_columns(part, group * units, (group + 1) * units,
+                                             bias_sums + slot * filters());
                              }
                          }
                      });
@@ -439,10 +473,10 @@ struct WeightGradient {
         } while (row < part.end);
     }
 
-    // out[column ..] = sums over rows `part` of the group's columns of dy: four chains a column.
-    void sum_columns(Range part, int64_t column, T* out) const {
-        for (int64_t j = column; j < column + units; j += kLanes<T>) {
-            const int64_t width = std::min<int64_t>(kLanes<T>, column + units - j);
+    // out[column .. end] = sums over rows `part` of these columns of dy: four chains a column.
+    void sum_columns(Range part, int64_t column, int64_t end, T* out) const {
+        for (int64_t j = column; j < end; j += kLanes<T>) {
+            const int64_t width = std::min<int64_t>(kLanes<T>, end - j);
             // Rows that can be read by whole registers.
             const int64_t roomy = (rows * filters() - j - kLanes<T>) / filters() + 1;
             Vec<T> sum[4] = {};

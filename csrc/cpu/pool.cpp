@@ -5,58 +5,24 @@
 // Backward, dy (as y) -> dx (as x): max gives dy to the first maximum of the window (row by row),
 // found again from x; avg gives dy / divisor to every tap.
 //
-// Forward works on lines: a vertical pass over whole lines of x, then a horizontal one over the
-// line that it leaves, whose borders stand for the padding. Backward works on windows. Lanes hold
-// channels; where there are fewer channels than lanes, a vector also covers pixels to the right:
-// junk in forward (the next store overwrites it), zeros in backward.
+// Forward goes from window to window, or, where channels do not fill a vector or windows share
+// much, over lines: a vertical pass over whole lines of x, then a horizontal one over the line that
+// it leaves, whose borders stand for the padding. There lanes also cover pixels to the right: junk
+// that the next store overwrites. Backward goes from window to window too, where they never meet;
+// elsewhere see pool_gather.h.
 #include <algorithm>
 #include <limits>
 
 #include "cpu_kernels.h"
 #include "epilogue.h"
 #include "lanes.h"
+#include "pool_gather.h"
+#include "stream.h"
+#include "windows.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
 namespace {
-
-// The taps of a window along one axis; tap k is at origin + k * dilation, inside the input for
-// first <= k < last.
-struct Taps {
-    int64_t origin, first, last;
-};
-
-CONVKIT_INLINE inline Taps taps(int64_t out, int64_t stride, int64_t pad, int64_t dilation,
-                                int64_t window, int64_t size) {
-    Taps t{out * stride - pad, 0, window};
-    if (t.origin < 0) t.first = std::min(window, (-t.origin + dilation - 1) / dilation);
-    if (t.origin + (window - 1) * dilation >= size) {
-        const int64_t inside = (size - t.origin + dilation - 1) / dilation;
-        t.last = std::max(t.first, std::min(window, inside));
-    }
-    return t;
-}
-
-CONVKIT_INLINE inline Taps row_taps(const Pool2d& s, int64_t out) {
-    return taps(out, s.stride_height, s.pad_top, s.dilation_height, s.pool_height, s.height);
-}
-
-CONVKIT_INLINE inline Taps column_taps(const Pool2d& s, int64_t out) {
-    return taps(out, s.stride_width, s.pad_left, s.dilation_width, s.pool_width, s.width);
-}
-
-// How many values of one axis an average is taken over: inside x, or inside the padded x.
-CONVKIT_INLINE inline int64_t counted(int64_t origin, int64_t window, int64_t size,
-                                      int64_t pad_after, bool with_pad) {
-    if (with_pad) return std::min(window, size + pad_after - origin);
-    return std::max<int64_t>(0, std::min(origin + window, size) - std::max<int64_t>(origin, 0));
-}
-
-CONVKIT_INLINE inline int64_t divisor(const Pool2d& s, int64_t top, int64_t left) {
-    const bool with_pad = s.count_include_pad != 0;
-    return counted(top, s.pool_height, s.height, s.pad_bottom, with_pad) *
-           counted(left, s.pool_width, s.width, s.pad_right, with_pad);
-}
 
 // Average pooling has no dilation.
 Pool2d undilated(Pool2d s) {
@@ -68,9 +34,11 @@ Pool2d undilated(Pool2d s) {
 // so far that it is full; it does some channels twice.
 template <class T, class Body>
 CONVKIT_INLINE inline void for_each_channel_vector(int64_t channels, Body body) {
-    for (int64_t c = 0; c < channels; c += kLanes<T>) {
-        const int64_t first = std::min(c, std::max<int64_t>(0, channels - kLanes<T>));
-        body(first, channels - first);
+    int64_t c = 0;
+    for (; c + kLanes<T> <= channels; c += kLanes<T>) body(c, int64_t{kLanes<T>});
+    if (c < channels) {
+        c = std::max<int64_t>(0, channels - kLanes<T>);
+        body(c, channels - c);
     }
 }
 
@@ -91,46 +59,136 @@ struct Average {
     }
 };
 
-// Rows begin .. end of y, counted through all samples.
-template <class T, class Reduction>
-void pool_rows(const Pool2d s, const T* x, const T* x_end, T* y, int64_t begin, int64_t end) {
-    const int64_t channels = s.channels, line_size = s.width * channels;
-    const int64_t reach =
-        (s.out_width - 1) * s.stride_width + (s.pool_width - 1) * s.dilation_width + 1;
-    const int64_t padded = std::max(reach, s.pad_left + s.width) * channels + kLanes<T>;
-    T* line = scratch<T>(kLocal, padded);
-    std::fill(line, line + padded, Reduction::start());
-    T* inside = line + s.pad_left * channels;
-    T* pixel = y + begin * s.out_width * channels;
-    const T* y_end = y + end * s.out_width * channels;
-    for (int64_t row = begin; row < end; ++row) {
-        const T* image = x + row / s.out_height * s.input_size();
-        const Taps rows = row_taps(s, row % s.out_height);
-        for (int64_t k = 0; k < line_size; k += kLanes<T>) {
-            Vec<T> v = broadcast(Reduction::start());
-            for (int64_t i = rows.first; i < rows.last; ++i) {
-                const T* p = image + (rows.origin + i * s.dilation_height) * line_size + k;
-                v = Reduction::add(v, load_run(p, x_end, line_size - k));
-            }
-            store(inside + k, v);
+// One window of all channels: a column's taps from above, then the columns from the left. kHeight,
+// kWidth: of a window that lies inside x, for the compiler to unroll by; or 0.
+template <int kHeight, int kWidth, class Reduction, class T>
+CONVKIT_INLINE inline void pool_window(const T* window, int64_t height, int64_t width, int64_t down,
+                                       int64_t right, int64_t channels, int64_t divisor, T* y) {
+    const int64_t rows = kHeight ? kHeight : height, columns = kWidth ? kWidth : width;
+    for_each_channel_vector<T>(channels, [&](int64_t c, int64_t) CONVKIT_INLINE {
+        Vec<T> total = broadcast(Reduction::start());
+        for (int64_t j = 0; j < columns; ++j) {
+            const T* const tap = window + j * right + c;
+            Vec<T> column = load(tap);
+            for (int64_t i = 1; i < rows; ++i)
+                column = Reduction::add(column, load(tap + i * down));
+            total = j == 0 ? column : Reduction::add(total, column);
         }
-        std::fill(inside + line_size, line + padded, Reduction::start());
-        for (int64_t out = 0; out < s.out_width; ++out, pixel += channels) {
-            const int64_t left = out * s.stride_width - s.pad_left;
-            const T* taps = inside + left * channels;
-            for_each_channel_vector<T>(channels, [&](int64_t c, int64_t count) CONVKIT_INLINE {
-                Vec<T> v = load(taps + c);
-                for (int64_t j = 1; j < s.pool_width; ++j) {
-                    v = Reduction::add(v, load(taps + j * s.dilation_width * channels + c));
-                }
-                const Vec<T> result = Reduction::finish(v, divisor(s, rows.origin, left));
-                store_run(pixel + c, y_end, result, count);
-            });
-        }
+        store(y + c, Reduction::finish(total, divisor));
+    });
+}
+
+int64_t divisor_of(const Pool2d& s, int64_t top, int64_t left) {
+    return counted_rows(s, top) * counted_columns(s, left);
+}
+
+// So many windows side by side whose taps are all inside x.
+template <int kHeight, int kWidth, class Reduction, class T>
+void pool_inside(int64_t count, const T* window, int64_t step, int64_t height, int64_t width,
+                 int64_t down, int64_t right, int64_t channels, int64_t divisor, T* y) {
+    for (int64_t i = 0; i < count; ++i, window += step, y += channels) {
+        pool_window<kHeight, kWidth, Reduction>(window, height, width, down, right, channels,
+                                                divisor, y);
     }
 }
 
-// The usual windows of 2 x 2, all inside x: straight from x, added up in the same order.
+// Rows begin .. end of y, counted through all samples; channels fill a vector.
+template <class T, class Reduction>
+void pool_windows(const Pool2d& s, const T* x, T* y, bool past, int64_t begin, int64_t end) {
+    const int64_t channels = s.channels, line_size = s.width * channels;
+    const int64_t down = s.dilation_height * line_size, right = s.dilation_width * channels;
+    const int64_t size = s.out_width * channels, step = s.stride_width * channels;
+    const Line<T> line(past, size);
+    for (int64_t row = begin; row < end; ++row) {
+        const Taps rows = row_taps(s, row % s.out_height);
+        const T* const top = x + row / s.out_height * s.input_size() +
+                             (rows.origin + rows.first * s.dilation_height) * line_size;
+        T* const to = line.at(y + row * size);
+        const int64_t height = rows.count();
+        for (int64_t out = 0; out < s.out_width;) {
+            const Taps columns = column_taps(s, out);
+            const T* const window =
+                top + (columns.origin + columns.first * s.dilation_width) * channels;
+            const int64_t divisor = divisor_of(s, rows.origin, columns.origin);
+            const int64_t width = columns.count();
+            // Windows that lie inside x are alike.
+            int64_t alike = 1;
+            if (width == s.pool_width) {
+                const int64_t reach = (width - 1) * s.dilation_width + 1;
+                alike = (s.width - reach - columns.origin) / s.stride_width + 1;
+                alike = std::min(alike, s.out_width - out);
+            }
+            T* const pixel = to + out * channels;
+            if (height == 3 && width == 3) {
+                pool_inside<3, 3, Reduction>(alike, window, step, 3, 3, down, right, channels,
+                                             divisor, pixel);
+            } else if (height == 2 && width == 2) {
+                pool_inside<2, 2, Reduction>(alike, window, step, 2, 2, down, right, channels,
+                                             divisor, pixel);
+            } else {
+                pool_inside<0, 0, Reduction>(alike, window, step, height, height > 0 ? width : 0,
+                                             down, right, channels, divisor, pixel);
+            }
+            out += alike;
+        }
+        line.copy_to(y + row * size);
+    }
+}
+
+// The same over lines, for any number of channels.
+template <class T, class Reduction>
+void pool_lines(const Pool2d& s, const T* x, T* y, bool past, int64_t begin, int64_t end) {
+    const int64_t channels = s.channels, line_size = s.width * channels;
+    const int64_t down = s.dilation_height * line_size, right = s.dilation_width * channels;
+    const int64_t size = s.out_width * channels;
+    const int64_t reach =
+        (s.out_width - 1) * s.stride_width + (s.pool_width - 1) * s.dilation_width + 1;
+    const int64_t padded = std::max(reach, s.pad_left + s.width) * channels + kLanes<T>;
+    T* const memory = scratch<T>(kLocal, padded);
+    std::fill(memory, memory + padded, Reduction::start());
+    T* const inside = memory + s.pad_left * channels;
+    const Line<T> line(past, size);
+    for (int64_t row = begin; row < end; ++row) {
+        const Taps rows = row_taps(s, row % s.out_height);
+        const T* const top = x + row / s.out_height * s.input_size() +
+                             (rows.origin + rows.first * s.dilation_height) * line_size;
+        const auto reduce = [&](int64_t height) CONVKIT_INLINE {
+            for_each_vector(inside, 0, line_size, [&](int64_t k, auto part) CONVKIT_INLINE {
+                Vec<T> v = get(top + k, part);
+                for (int64_t i = 1; i < height; ++i) {
+                    v = Reduction::add(v, get(top + i * down + k, part));
+                }
+                put(inside + k, v, part);
+            });
+        };
+        if (rows.count() == 3) {
+            reduce(3);
+        } else if (rows.count() > 0) {
+            reduce(rows.count());
+        } else {
+            std::fill_n(inside, line_size, Reduction::start());
+        }
+        T* const to = line.at(y + row * size);
+        const T* const to_end = past ? to + size : y + end * size;
+        T* pixel = to;
+        const int64_t counted_down = counted_rows(s, rows.origin);
+        for (int64_t out = 0; out < s.out_width; ++out, pixel += channels) {
+            const int64_t left = out * s.stride_width - s.pad_left;
+            const int64_t divisor = counted_down * counted_columns(s, left);
+            const T* const taps = inside + left * channels;
+            for_each_channel_vector<T>(channels, [&](int64_t c, int64_t count) CONVKIT_INLINE {
+                Vec<T> v = load(taps + c);
+                for (int64_t j = 1; j < s.pool_width; ++j) {
+                    v = Reduction::add(v, load(taps + j * right + c));
+                }
+                store_run(pixel + c, to_end, Reduction::finish(v, divisor), count);
+            });
+        }
+        line.copy_to(y + row * size);
+    }
+}
+
+// The usual windows of 2 x 2, all inside x, of few channels: straight from x, a vector for each.
 bool pairs(const Pool2d& s) {
     return s.pool_height == 2 && s.pool_width == 2 && s.dilation_height == 1 &&
            s.dilation_width == 1 && s.pad_top == 0 && s.pad_left == 0 &&
@@ -146,33 +204,36 @@ CONVKIT_INLINE inline void pool_pair(const T* x, int64_t right, int64_t down, T*
 }
 
 template <class T, class Reduction>
-void pool_rows_of_pairs(const Pool2d s, const T* x, const T* x_end, T* y, int64_t begin,
-                        int64_t end) {
+void pool_pairs(const Pool2d& s, const T* x, const T* x_end, T* y, bool past, int64_t begin,
+                int64_t end) {
     const int64_t channels = s.channels, step = s.stride_width * channels;
-    const int64_t line_size = s.width * channels;
+    const int64_t line_size = s.width * channels, size = s.out_width * channels;
     const int64_t reach = line_size + channels + kLanes<T>;  // of a window's whole vectors
-    const T* const y_end = y + end * s.out_width * channels;
-    T* pixel = y + begin * s.out_width * channels;
+    const Line<T> line(past, size);
     for (int64_t row = begin; row < end; ++row) {
         const int64_t top = row % s.out_height * s.stride_height;
         const T* window = x + row / s.out_height * s.input_size() + top * line_size;
-        const T* const stop = window + s.out_width * step;
-        if (channels >= kLanes<T>) {
-            for (; window < stop; window += step, pixel += channels) {
-                for_each_channel_vector<T>(channels, [&](int64_t c, int64_t) CONVKIT_INLINE {
-                    pool_pair<T, Reduction>(window + c, channels, line_size, pixel + c, Whole{});
-                });
-            }
-            continue;
-        }
-        for (; window < stop && x_end - window >= reach && y_end - pixel >= kLanes<T>;
-             window += step, pixel += channels) {
+        T* pixel = line.at(y + row * size);
+        const T* const line_end = pixel + size;
+        const T* const to_end = past ? line_end : y + end * size;
+        // As many as are sure to have room for whole vectors.
+        const int64_t room = std::min((to_end - pixel - kLanes<T>) / channels + 1,
+                                      (x_end - window - reach) / step + 1);
+        const bool any = to_end - pixel >= kLanes<T> && x_end - window >= reach;
+        const T* const whole = any ? pixel + std::min(room, s.out_width) * channels : pixel;
+        for (; pixel < whole; window += step, pixel += channels) {
             pool_pair<T, Reduction>(window, channels, line_size, pixel, Whole{});
         }
-        for (; window < stop; window += step, pixel += channels) {
+        for (; pixel < line_end; window += step, pixel += channels) {
             pool_pair<T, Reduction>(window, channels, line_size, pixel, Part{channels});
         }
+        line.copy_to(y + row * size);
     }
+}
+
+// Where windows share much, lines take fewer loads than windows.
+bool by_window(const Pool2d& s) {
+    return s.pool_height * s.pool_width <= s.stride_width * (s.pool_height + 1) + s.pool_width + 2;
 }
 
 template <class T, class Reduction>
@@ -180,12 +241,15 @@ void pool(const Context& context, const Pool2d& s, int64_t n, const T* x, T* y) 
     const double cost = 0.05 * static_cast<double>(s.pool_height * s.width * s.channels) +
                         0.6 * static_cast<double>(s.out_width * s.pool_width) *
                             static_cast<double>(1 + s.channels / kLanes<T>);
-    parallel_for(context, n * s.out_height, cost, [&](int64_t begin, int64_t end) {
-        const T* x_end = x + n * s.input_size();
-        if (pairs(s)) {
-            pool_rows_of_pairs<T, Reduction>(s, x, x_end, y, begin, end);
+    const bool past = streams<T>(n * s.output_size(), y, x);
+    parallel_stores(context, n * s.out_height, cost, [&](int64_t begin, int64_t end) {
+        const T* const x_end = x + n * s.input_size();
+        if (s.channels >= kLanes<T> && by_window(s)) {
+            pool_windows<T, Reduction>(s, x, y, past, begin, end);
+        } else if (s.channels < kLanes<T> && pairs(s)) {
+            pool_pairs<T, Reduction>(s, x, x_end, y, past, begin, end);
         } else {
-            pool_rows<T, Reduction>(s, x, x_end, y, begin, end);
+            pool_lines<T, Reduction>(s, x, y, past, begin, end);
         }
     });
 }
@@ -202,11 +266,6 @@ struct Window {
                (columns.origin + j * dilation_width) * channels;
     }
 };
-
-double backward_cost(const Pool2d& s) {  // of a row of windows
-    return static_cast<double>(s.out_width * s.pool_height * s.pool_width) *
-           (2 + 0.2 * static_cast<double>(s.channels));
-}
 
 // Where a window's gradient goes: share(tap) is what tap number `tap` (row by row) gets.
 template <class T>
@@ -227,30 +286,35 @@ struct AverageShare {
 
 template <class T>
 struct MaxGradient {
+    using Shares = MaxShares<T>;
     const T *x, *x_end;
 
     CONVKIT_INLINE inline MaxShare<T> operator()(const Pool2d& s, int64_t sample, const Window& w,
                                                  int64_t c, int64_t count, Vec<T> dy) const {
         const T* image = x + sample * s.input_size() + c;
-        Vec<T> best = broadcast(-std::numeric_limits<T>::infinity());
-        Vec<T> winner = broadcast(static_cast<T>(w.rows.first * w.pool_width + w.columns.first));
-        for (int64_t i = w.rows.first; i < w.rows.last; ++i) {
-            for (int64_t j = w.columns.first; j < w.columns.last; ++j) {
-                const Vec<T> v = load_run(image + w.offset(i, j), x_end, count);
-                const auto wins = (v > best) | ((v != v) & (best == best));
-                best = wins ? v : best;
-                winner = wins ? broadcast(static_cast<T>(i * w.pool_width + j)) : winner;
+        const Winner<T> start{
+            broadcast(-std::numeric_limits<T>::infinity()),
+            broadcast(static_cast<T>(w.rows.first * w.pool_width + w.columns.first))};
+        const Vec<T> winner = winning_tap(start, [&](auto meet) CONVKIT_INLINE {
+            for (int64_t i = w.rows.first; i < w.rows.last; ++i) {
+                for (int64_t j = w.columns.first; j < w.columns.last; ++j) {
+                    meet(load_run(image + w.offset(i, j), x_end, count),
+                         broadcast(static_cast<T>(i * w.pool_width + j)));
+                }
             }
-        }
+        });
         return {dy, winner};
     }
 };
 
 template <class T>
 struct AverageGradient {
+    using Shares = AverageShares<T>;
+    const T *x, *x_end;  // of no use
+
     CONVKIT_INLINE inline AverageShare<T> operator()(const Pool2d& s, int64_t, const Window& w,
                                                      int64_t, int64_t, Vec<T> dy) const {
-        return {dy / broadcast(static_cast<T>(divisor(s, w.rows.origin, w.columns.origin)))};
+        return {dy / broadcast(static_cast<T>(divisor_of(s, w.rows.origin, w.columns.origin)))};
     }
 };
 
@@ -258,7 +322,7 @@ struct AverageGradient {
 // down to the next row of windows. With few channels its lines are put together in scratch memory,
 // left to right, since a vector's zeros would run over the end of a line into the next.
 template <class T, class Gradient>
-void disjoint_rows(const Pool2d s, const T* dy, const T* dy_end, T* dx, const Gradient gradient,
+void disjoint_rows(const Pool2d& s, const T* dy, const T* dy_end, T* dx, const Gradient& gradient,
                    int64_t begin, int64_t end) {
     const int64_t line_size = s.width * s.channels, pitch = line_size + kLanes<T>;
     const bool direct = s.channels >= kLanes<T>;
@@ -276,7 +340,7 @@ void disjoint_rows(const Pool2d s, const T* dy, const T* dy_end, T* dx, const Gr
         const int64_t top = out_row == 0 ? 0 : std::clamp<int64_t>(rows.origin, 0, s.height);
         const int64_t bottom =
             out_row + 1 == s.out_height ? s.height : std::clamp<int64_t>(next, 0, s.height);
-        if (rows.last - rows.first != bottom - top || (direct && !columns_covered)) {
+        if (rows.count() != bottom - top || (direct && !columns_covered)) {
             std::fill(image + top * line_size, image + bottom * line_size, T(0));
         }
         if (!direct && !columns_covered) std::fill(lines, lines + s.pool_height * pitch, T(0));
@@ -298,7 +362,7 @@ void disjoint_rows(const Pool2d s, const T* dy, const T* dy_end, T* dx, const Gr
         };
         for (int64_t out = 0; out < s.out_width; ++out, pixel += s.channels) {
             const Taps columns = column_taps(s, out);
-            if (two_by_two && rows.last - rows.first == 2 && columns.last - columns.first == 2) {
+            if (two_by_two && rows.count() == 2 && columns.count() == 2) {
                 // The usual window, with constants for the compiler to unroll by.
                 do_window(
                     {{rows.origin, 0, 2}, {columns.origin, 0, 2}, 1, 1, 2, line_size, s.channels});
@@ -315,57 +379,18 @@ void disjoint_rows(const Pool2d s, const T* dy, const T* dy_end, T* dx, const Gr
 }
 
 template <class T, class Gradient>
-void pool_backward_disjoint(const Context& context, const Pool2d& s, int64_t n, const T* dy, T* dx,
-                            const Gradient& gradient) {
-    parallel_for(context, n * s.out_height, backward_cost(s), [&](int64_t begin, int64_t end) {
+void pool_backward(const Context& context, const Pool2d& s, int64_t n, const T* dy, T* dx,
+                   const Gradient& gradient) {
+    const bool disjoint = s.stride_height > (s.pool_height - 1) * s.dilation_height &&
+                          s.stride_width > (s.pool_width - 1) * s.dilation_width;
+    if (!disjoint) {
+        return gather_rows<typename Gradient::Shares>(context, s, n, dy, gradient.x, dx);
+    }
+    const double cost = static_cast<double>(s.out_width * s.pool_height * s.pool_width) *
+                        (2 + 0.2 * static_cast<double>(s.channels));
+    parallel_for(context, n * s.out_height, cost, [&](int64_t begin, int64_t end) {
         disjoint_rows(s, dy, dy + n * s.output_size(), dx, gradient, begin, end);
     });
-}
-
-// Windows that overlap: a sample's windows add to dx one after the other.
-template <class T, class Gradient>
-void pool_backward_overlapping(const Context& context, const Pool2d& s, int64_t n, const T* dy,
-                               T* dx, Gradient gradient) {
-    const T* dy_end = dy + n * s.output_size();
-    const int64_t windows = s.out_height * s.out_width;
-    const double cost = backward_cost(s) * static_cast<double>(s.out_height);
-    parallel_for(context, n, cost, [&](int64_t begin, int64_t end) {
-        std::fill(dx + begin * s.input_size(), dx + end * s.input_size(), T(0));
-        const T* dx_end = dx + end * s.input_size();
-        for (int64_t window = begin * windows; window < end * windows; ++window) {
-            const int64_t sample = window / windows;
-            const Window w{row_taps(s, window % windows / s.out_width),
-                           column_taps(s, window % s.out_width),
-                           s.dilation_height,
-                           s.dilation_width,
-                           s.pool_width,
-                           s.width * s.channels,
-                           s.channels};
-            for (int64_t c = 0; c < s.channels; c += kLanes<T>) {
-                const int64_t count = std::min<int64_t>(s.channels - c, kLanes<T>);
-                const Vec<T> all = load_run(dy + window * s.channels + c, dy_end, count);
-                const auto share = gradient(s, sample, w, c, count, first_lanes<T>(all, count));
-                for (int64_t i = w.rows.first; i < w.rows.last; ++i) {
-                    for (int64_t j = w.columns.first; j < w.columns.last; ++j) {
-                        T* p = dx + sample * s.input_size() + w.offset(i, j) + c;
-                        const Vec<T> sum = load_run(p, dx_end, count) + share(i * w.pool_width + j);
-                        store_run(p, dx_end, sum, count);
-                    }
-                }
-            }
-        }
-    });
-}
-
-template <class T, class Gradient>
-void pool_backward(const Context& context, const Pool2d& s, int64_t n, const T* dy, T* dx,
-                   Gradient gradient) {
-    if (s.stride_height > (s.pool_height - 1) * s.dilation_height &&
-        s.stride_width > (s.pool_width - 1) * s.dilation_width) {
-        pool_backward_disjoint(context, s, n, dy, dx, gradient);
-    } else {
-        pool_backward_overlapping(context, s, n, dy, dx, gradient);
-    }
 }
 
 }  // namespace

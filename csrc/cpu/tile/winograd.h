@@ -63,7 +63,8 @@ struct Winograd {
     static bool pays(const Conv2d& s, const Winograd& shape) {
         const bool large = shape.taps == 5;
         const int64_t points = shape.points(), transform = large ? kLargeTransform : kTransform;
-        if ((shape.taps != 3 && !large) || s.kernel_width != shape.taps || s.stride_height != 1 ||
+        if (s.algorithm != static_cast<int64_t>(ConvAlgorithm::kAutomatic) || only_direct() ||
+            (shape.taps != 3 && !large) || s.kernel_width != shape.taps || s.stride_height != 1 ||
             s.stride_width != 1 || s.dilation_height != 1 || s.dilation_width != 1 ||
             s.groups != 1 || std::min(s.channels, s.filters) < kLeast) {
             return false;

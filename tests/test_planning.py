@@ -1,0 +1,97 @@
+"""Which algorithm computes a convolution, and that each gives what it should."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cases import CONV2D, Case, conv
+from checkers import assert_exact, assert_same_bits, backward, expected, forward, narrowed
+
+import convkit
+from convkit import ops
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+DIRECT = ("product", "windows", "planes", "depthwise")
+LARGE = conv("large", (2, 28, 28, 64), (3, 3, 64, 64), padding="same")
+OPTIONS = ("strides", "padding", "dilation_rate", "groups")
+
+
+def planned(case: Case, dtype: str = "float32", **options: str) -> dict[str, str]:
+    x, kernel = case.shapes[:2]
+    given = {name: value for name, value in case.options.items() if name in OPTIONS}
+    return ops.plan("conv2d", x, kernel, dtype=dtype, **given, **options)
+
+
+@pytest.fixture
+def direct():
+    convkit.set_precision("direct")
+    yield
+    convkit.set_precision("float32")
+
+
+@pytest.mark.parametrize("case", CONV2D, ids=lambda case: case.name)
+@pytest.mark.parametrize("algorithm", DIRECT)
+def test_integers_are_exact(case, algorithm, dtype):
+    given, dy, y, gradients = expected(case, "integers")
+    case = replace(case, options={**case.options, "algorithm": algorithm})
+    try:
+        found = planned(case, np.dtype(dtype).name, algorithm=algorithm)
+    except ValueError:
+        assert algorithm != "product"  # which can always be used
+        with pytest.raises(ValueError, match=f"^conv2d: expected .* as '{algorithm}'"):
+            forward(case, narrowed(given, dtype))
+        return
+    assert found["forward"] == algorithm
+    assert_exact(forward(case, narrowed(given, dtype)), y, dtype)
+    for actual, right in zip(
+        backward(case, dy.astype(dtype), narrowed(given, dtype)), gradients, strict=True
+    ):
+        if right is not None:
+            assert_exact(actual, right, dtype)
+
+
+def test_large_kernels_are_transformed():
+    assert planned(LARGE)["forward"].startswith("winograd")
+
+
+def test_direct_means_no_transforms(direct):
+    given, *_ = expected(LARGE)
+    given = narrowed(given, np.float32)
+    assert "winograd" not in "".join(planned(LARGE).values())
+    kept = forward(LARGE, given)
+    convkit.set_precision("float32")
+    asked = replace(LARGE, options={**LARGE.options, "algorithm": "direct"})
+    assert planned(LARGE, algorithm="direct")["forward"] in DIRECT
+    assert_same_bits(forward(asked, given), kept)
+    assert not np.array_equal(forward(LARGE, given), kept)
+
+
+def test_the_batch_does_not_matter():
+    plans = [
+        planned(replace(LARGE, shapes=((n, 28, 28, 64), *LARGE.shapes[1:]))) for n in (0, 1, 99)
+    ]
+    assert plans[0] == plans[1] == plans[2]
+
+
+def test_arrays_have_shapes():
+    x, kernel = np.zeros((1, 8, 8, 3)), np.zeros((3, 3, 3, 5))
+    assert ops.plan("conv2d", x, kernel) == ops.plan("conv2d", x.shape, kernel.shape)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("dense", (1, 2), (2, 3)), "plan: expected op to be one of 'conv2d', got 'dense'"),
+        (("conv2d", (1, 2), (2, 3)), r"plan: expected x of shape \(N, H, W, C\), got \(1, 2\)"),
+    ],
+)
+def test_what_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        ops.plan(*arguments)
+    with pytest.raises(
+        ValueError, match=r"^plan: expected algorithm to be one of 'automatic', .*fft"
+    ):
+        ops.plan("conv2d", (1, 8, 8, 1), (3, 3, 1, 1), algorithm="fft")
