@@ -282,9 +282,6 @@ DENSE = [
 DENSE_LARGE = [
     dense("large", (129, 517), 263),
     dense("large_one_sample", (1, 2048), 1024),
-    dense("large_kernel", (33, 1030), 1100),
-    dense("large_kernel_gradient", (1000, 33), 1100),
-    dense("larger_than_caches", (5, 2048), 2048),
 ]
 
 # ---- activations -------------------------------------------------------------------------------

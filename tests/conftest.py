@@ -91,6 +91,15 @@ def dtype(request: pytest.FixtureRequest) -> type:
 
 
 @pytest.fixture
+def direct_sums() -> Iterator[None]:
+    """Convolutions add up the products themselves."""
+    before = convkit.get_precision()
+    convkit.set_precision("direct")
+    yield
+    convkit.set_precision(before)
+
+
+@pytest.fixture
 def threads() -> Iterator[Callable[[int], None]]:
     """set_num_threads; the number from before comes back after the test."""
     before = convkit.get_num_threads()

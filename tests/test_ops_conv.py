@@ -41,6 +41,7 @@ def products(case: Case, y: np.ndarray) -> tuple[int, int, int]:
 
 
 @every_case
+@pytest.mark.usefixtures("direct_sums")
 def test_integers_are_exact(case, dtype):
     given, dy, y, gradients = expected(case, "integers")
     assert_exact(forward(case, narrowed(given, dtype)), y, dtype)

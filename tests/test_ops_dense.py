@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import reference
-from cases import DENSE, DENSE_LARGE, Case, arrays, upstream
+from cases import DENSE, DENSE_LARGE, Case, arrays, dense, upstream
 from checkers import (
     assert_exact,
     assert_gradients_match_differences,
@@ -39,6 +39,28 @@ def test_integers_are_exact(case, dtype):
             assert actual is None
         else:
             assert_exact(actual, right, dtype)
+
+
+# Where b does not fit the caches as a whole, in the one product or the other, and where c does not.
+BEYOND_CACHES = [
+    dense("kernel", (33, 1030), 1100),
+    dense("gradient_of_kernel", (1000, 33), 1100),
+    dense("few_rows", (5, 2048), 2048),
+    dense("one_row", (1, 2048), 2048),
+]
+
+
+@pytest.mark.parametrize("case", BEYOND_CACHES, ids=lambda case: case.name)
+def test_integers_are_exact_beyond_the_caches(case, backend, threads):
+    if backend.startswith("cuda"):
+        pytest.skip("a matter of the processor's caches")
+    threads(2)
+    given, dy, y, gradients = expected(case, "integers")
+    assert_exact(forward(case, narrowed(given, np.float32)), y, np.float32)
+    found = backward(case, dy.astype(np.float32), narrowed(given, np.float32))
+    for actual, right in zip(found, gradients, strict=True):
+        if right is not None:
+            assert_exact(actual, right, np.float32)
 
 
 @pytest.mark.parametrize("case", [*DENSE, *DENSE_LARGE], ids=lambda case: case.name)

@@ -25,13 +25,6 @@ def planned(case: Case, dtype: str = "float32", **options: str) -> dict[str, str
     return ops.plan("conv2d", x, kernel, dtype=dtype, **given, **options)
 
 
-@pytest.fixture
-def direct():
-    convkit.set_precision("direct")
-    yield
-    convkit.set_precision("float32")
-
-
 @pytest.mark.parametrize("case", CONV2D, ids=lambda case: case.name)
 @pytest.mark.parametrize("algorithm", DIRECT)
 def test_integers_are_exact(case, algorithm, dtype):
@@ -57,7 +50,8 @@ def test_large_kernels_are_transformed():
     assert planned(LARGE)["forward"].startswith("winograd")
 
 
-def test_direct_means_no_transforms(direct):
+@pytest.mark.usefixtures("direct_sums")
+def test_direct_means_no_transforms():
     given, *_ = expected(LARGE)
     given = narrowed(given, np.float32)
     assert "winograd" not in "".join(planned(LARGE).values())
@@ -73,7 +67,8 @@ def test_the_batch_does_not_matter():
     plans = [
         planned(replace(LARGE, shapes=((n, 28, 28, 64), *LARGE.shapes[1:]))) for n in (0, 1, 99)
     ]
-    assert plans[0] == plans[1] == plans[2]
+    for name in ("forward", "backward_input"):
+        assert plans[0][name] == plans[1][name] == plans[2][name]
 
 
 def test_arrays_have_shapes():

@@ -173,6 +173,22 @@ def test_backends_and_threads_are_those_of_the_moment(threads):
         _core.use_backend(before)
 
 
+def test_a_named_algorithm_is_replayed_where_it_is_not_refused():
+    x, kernel = array(2, 9, 7, 16), array(3, 3, 16, 16)
+    before = _core.backend_name()
+    try:
+        for name in _core.available_backends():
+            _core.use_backend(name)
+            algorithm = ops.plan("conv2d", x, kernel)["forward"]
+            ops.conv2d(x, kernel, algorithm=algorithm)
+            assert_replayed(ops.conv2d, x, kernel, algorithm=algorithm)
+            for _ in range(2):
+                with pytest.raises(ValueError, match="computed"):
+                    ops.conv2d(x, kernel, algorithm="depthwise")
+    finally:
+        _core.use_backend(before)
+
+
 # ---- what makes a call another one -------------------------------------------------------------
 
 

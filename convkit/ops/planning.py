@@ -33,8 +33,9 @@ def plan(
       Gray, Fast Algorithms for Convolutional Neural Networks, 2015), for 3 x 3 and 5 x 5 kernels
       with strides of 1.
 
-    The choice depends on the shapes of a sample, the dtype and the instruction set alone. An op's
-    `algorithm` asks for one of these wherever it has a form for it ("windows" has none backward).
+    The choice depends on the shapes of a sample, the dtype and the instruction set alone, that of
+    "backward_kernel", a sum over the batch, on the batch's size too. An op's `algorithm`
+    asks for one of these wherever it has a form for it ("windows" has none backward).
     "direct" is the fastest of those that add up the products themselves; "automatic" the fastest of
     all, unless `convkit.set_precision("direct")` keeps to the direct ones. On a GPU there is no
     choice.
@@ -54,9 +55,10 @@ def plan(
     """
     geometry.choice("plan", "op", op, ("conv2d",))
     geometry.choice("plan", "dtype", dtype, ("float32", "float64"))
+    shape = tuple(getattr(x, "shape", x))
     spec, _ = geometry.conv2d(
         "plan",
-        tuple(getattr(x, "shape", x)),
+        shape,
         tuple(getattr(kernel, "shape", kernel)),
         None,
         strides,
@@ -66,19 +68,19 @@ def plan(
         algorithm,
     )
     check_algorithm("plan", spec, dtype, algorithm)
-    return dict(zip(PASSES, _algorithms(spec, dtype), strict=True))
+    return dict(zip(PASSES, _algorithms(spec, shape[0], dtype), strict=True))
 
 
 def check_algorithm(op: str, spec: Any, dtype: str, algorithm: str) -> None:
     """That the convolution can be computed as it was asked for."""
     if algorithm in ("automatic", "direct"):
         return
-    if (found := _algorithms(spec, dtype)[0]) != algorithm:
+    if (found := _algorithms(spec, 1, dtype)[0]) != algorithm:
         expected = f"a convolution that can be computed as {algorithm!r}"
         raise geometry.fail(op, expected, f"one that is computed as {found!r}")
 
 
-def _algorithms(spec: Any, dtype: str) -> list[str]:
+def _algorithms(spec: Any, n: int, dtype: str) -> list[str]:
     chosen = np.zeros(len(PASSES), np.int64)
-    _core.run_kernel("conv2d_algorithms", spec, 1, dtype, [], [chosen])
+    _core.run_kernel("conv2d_algorithms", spec, n, dtype, [], [chosen])
     return [geometry.CONV_ALGORITHMS[i] for i in chosen]

@@ -290,7 +290,7 @@ int64_t channel_block(const Conv2d& s) {
 template <class T>
 bool other_form(const Context& context, const Conv2d& s, Epilogue<T> epilogue, int64_t n,
                 const T* x, const T* kernel, const T* bias, T* y) {
-    switch (ConvChoice<T>(s, epilogue).forward()) {
+    switch (ConvChoice<T>(s, n, epilogue).forward()) {
         case ConvAlgorithm::kDepthwise:
             if (epilogue.pool > 1) return false;
             Depthwise<T>(s, epilogue.floor).run(context, n, x, kernel, bias, y);
@@ -418,7 +418,7 @@ template <class T>
 void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, const T* dy,
                            const T* kernel, T* dx) {
     if (n == 0) return;
-    switch (ConvChoice<T>(s).backward_input()) {
+    switch (ConvChoice<T>(s, n).backward_input()) {
         case ConvAlgorithm::kDepthwise:
             return Depthwise<T>(s).run_backward_input(context, n, dy, kernel, dx);
         case ConvAlgorithm::kPlanes: {
@@ -522,7 +522,7 @@ void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, c
 template <class T>
 void conv2d_backward_kernel(const Context& context, const Conv2d& s, int64_t n, const T* dy,
                             const T* x, T* dkernel, T* dbias) {
-    switch (ConvChoice<T>(s).backward_kernel()) {
+    switch (ConvChoice<T>(s, n).backward_kernel()) {
         case ConvAlgorithm::kDepthwise:
             return Depthwise<T>(s).run_backward_kernel(context, n, dy, x, dkernel, dbias);
         case ConvAlgorithm::kPlanes:
@@ -548,8 +548,8 @@ void conv2d_backward_kernel(const Context& context, const Conv2d& s, int64_t n, 
 }
 
 template <class T>
-void conv2d_algorithms(const Context&, const Conv2d& s, int64_t, int64_t* chosen) {
-    const ConvChoice<T> choice(s);
+void conv2d_algorithms(const Context&, const Conv2d& s, int64_t n, int64_t* chosen) {
+    const ConvChoice<T> choice(s, n);
     chosen[0] = static_cast<int64_t>(choice.forward());
     chosen[1] = static_cast<int64_t>(choice.backward_input());
     chosen[2] = static_cast<int64_t>(choice.backward_kernel());

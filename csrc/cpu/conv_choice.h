@@ -1,8 +1,9 @@
 // Which algorithm computes a convolution: the one place that decides. What stands here was
 // measured; costs are in half cycles, the time of one multiply-add of registers, per pixel.
 //
-// A choice depends on the shapes of one sample alone (and the instruction set), so the bits of a
-// result depend neither on the batch nor on what else is done with it. An algorithm that the spec
+// A choice depends on the shapes of one sample alone (and the instruction set), so what a sample
+// gives depends neither on the batch nor on what else is done with it. Only that of the kernel's
+// gradient, a sum over the batch, depends on its size. An algorithm that the spec
 // asks for is taken wherever it can be used; a pass that it has no form for is left to the direct
 // ones.
 #pragma once
@@ -46,15 +47,31 @@ static bool mirrored_planes_pay(const Conv2d& s, const Planes<T>& planes) {
            planes.pay(products + 3 * s.kernel_height + 2 * s.kernel_width);
 }
 
-// Whether Winograd's method is the fastest, in windows of 4 x 4 or 2 x 2 outputs: 4, 2 or 0. The
-// sums' rival is a matrix product of windows, which runs close to the arithmetic peak; what is
-// saved must pay for the transforms, whose share shrinks with channels and filters.
-static inline int64_t winograd_outputs(const Conv2d& s, WinogradPass pass) {
-    const int64_t least = std::min(s.channels, s.filters);
-    if (least < 16 || s.out_height * s.out_width < 36) return 0;
-    if (winograd_possible(s, 4)) return 4;
-    (void)pass;
-    return 0;
+// Whether Winograd's method is the fastest, and then by which windows: of 4 x 4 or 2 x 2 outputs.
+// Else 0. Its products must be clearly fewer than those that are added up otherwise, windows at the
+// border counted whole, and channels and filters so many that the transforms do not matter: with
+// few, dx and dkernel gain earlier, since their matrix products are the slower ones. Sums over a
+// few pixels are not worth a transformed kernel.
+static inline int64_t winograd_outputs(const Conv2d& s, int64_t n, WinogradPass pass) {
+    const bool forward = pass == WinogradPass::kForward, large = s.kernel_height == 5;
+    const bool of_kernel = pass == WinogradPass::kBackwardKernel;
+    const int64_t least = forward ? 16 : !large ? 8 : of_kernel ? 6 : 16;
+    const int64_t height = pass == WinogradPass::kBackwardInput ? s.height : s.out_height;
+    const int64_t width = pass == WinogradPass::kBackwardInput ? s.width : s.out_width;
+    constexpr int64_t kLeastPixels = 49;
+    if (std::min(s.channels, s.filters) < least) return 0;
+    if (of_kernel && n * height * width < kLeastPixels) return 0;
+    int64_t best = 0, fewest = 6 * height * width * s.kernel_height * s.kernel_width / 10;
+    for (int64_t outputs = 2; outputs <= 4; outputs += 2) {
+        if (!winograd_possible(s, outputs)) continue;
+        const int64_t side = outputs + s.kernel_height - 1;
+        const int64_t products =
+            divide_up(height, outputs) * divide_up(width, outputs) * side * side;
+        if (products > fewest) continue;
+        best = outputs;
+        fewest = products;
+    }
+    return best;
 }
 
 // A product of plain matrices (product.h): each pixel by itself, with channels enough to be copied.
@@ -68,8 +85,8 @@ static inline bool is_pixelwise(const Conv2d& s) {
 template <class T>
 class ConvChoice {
  public:
-    ConvChoice(const Conv2d& s, Epilogue<T> epilogue = {})
-        : s_(s), epilogue_(epilogue), asked_(static_cast<ConvAlgorithm>(s.algorithm)) {
+    ConvChoice(const Conv2d& s, int64_t n, Epilogue<T> epilogue = {})
+        : s_(s), n_(n), epilogue_(epilogue), asked_(static_cast<ConvAlgorithm>(s.algorithm)) {
         if (asked_ == ConvAlgorithm::kAutomatic && only_direct()) asked_ = ConvAlgorithm::kDirect;
     }
 
@@ -113,7 +130,7 @@ class ConvChoice {
         if (asked(ConvAlgorithm::kWinograd4) && winograd_possible(s_, 4)) return asked_;
         if (channelwise) return ConvAlgorithm::kDepthwise;
         if (asked_ != ConvAlgorithm::kAutomatic) return ConvAlgorithm::kAutomatic;
-        switch (winograd_outputs(s_, pass)) {
+        switch (winograd_outputs(s_, n_, pass)) {
             case 2:
                 return ConvAlgorithm::kWinograd2;
             case 4:
@@ -129,6 +146,7 @@ class ConvChoice {
     }
 
     const Conv2d& s_;
+    int64_t n_;
     Epilogue<T> epilogue_;
     ConvAlgorithm asked_;
 };

@@ -233,8 +233,8 @@ struct Direct {
         const int64_t pixels = s.out_width / divide_up(s.out_width, kTileRows);
         // Tiles that are pooled have one register of filters: with few rows, two were better.
         const bool pooling = pool == 1 || kTileRows >= 8 || units <= kLanes<T>;
-        return taps <= kMostTaps && s.filters <= 4 * kLanes<T> && pixels >= 4 &&
-               possible() && pooling;
+        return taps <= kMostTaps && s.filters <= 4 * kLanes<T> && pixels >= 4 && possible() &&
+               pooling;
     }
 
     // The rows of the picture under rows begin .. end of y, with padding; returns the first one.

@@ -143,7 +143,7 @@ class Product {
             const T* bias = bias_ && i + 1 == pieces ? bias_ + columns.begin : nullptr;
             const Rows<T> left = pack_rows(rows, k, a);
             if (packed && pieces == 1 && !streamed_ && !a_.turned && width % kPanel<T> == 0) {
-                multiply_rows(left, rows, columns, packed, bias, targets);
+                multiply_packed(left, rows, columns, packed, bias, targets);
             } else if (packed) {
                 multiply<T>(left, all_lanes(packed).from(k.begin, columns.begin), count, width,
                             k.end - k.begin, i == 0, bias, targets, streamed_ && !aside);
@@ -156,8 +156,8 @@ class Product {
     }
 
     // The whole depth with packed panels, while the rows of a to come next are fetched.
-    void multiply_rows(const Rows<T>& a, Range rows, Range columns, const T* packed, const T* bias,
-                       T* const* c) const {
+    void multiply_packed(const Rows<T>& a, Range rows, Range columns, const T* packed,
+                         const T* bias, T* const* c) const {
         constexpr int64_t kStep = kAheadLines * 64 / static_cast<int64_t>(sizeof(T));
         const int64_t count = rows.end - rows.begin;
         const int64_t panels = (columns.end - columns.begin) / kPanel<T>;
