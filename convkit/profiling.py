@@ -13,7 +13,7 @@ import numpy as np
 from convkit import _core, device, geometry
 from convkit.graph import Node
 from convkit.ops import pointwise_loss
-from convkit.planner import Step, per_sample
+from convkit.planner import TILE, Step, per_sample
 from convkit.program import Program
 
 # What may take a sum of the tiles piece by piece.
@@ -45,6 +45,7 @@ _KINDS = {
         ("pointwise_loss", pointwise_loss.KINDS),
     )
 }
+_LEAST_COPY = 16 << 10  # bytes; less is copied in the time of a call
 # Characters of a layer's and of a kernel's name where they are shown.
 WIDEST_LAYER, WIDEST_KERNEL = 26, 33
 
@@ -62,8 +63,9 @@ class Row:
         multiply_adds: for one sample, by the direct method's count.
         bytes: read and written for one sample, without weights.
         seconds: for one sample on one thread, or on a GPU; None if it was not measured.
-        share: of the arithmetic peak of one core, 0 .. 1; None likewise, and where nothing is
-            multiplied and added.
+        share: of the arithmetic peak of one core, 0 .. 1, by the direct count; where nothing is
+            multiplied and added, of the speed at which one core copies as many bytes, to which
+            kernels that work in place are ahead. None likewise, and for less than 16 KB.
     """
 
     layer: str
@@ -73,6 +75,11 @@ class Row:
     bytes: int
     seconds: float | None = None
     share: float | None = None
+
+    @property
+    def peak_name(self) -> str:
+        """What `share` is a share of: "peak" or "copy"."""
+        return "peak" if self.multiply_adds else "copy"
 
 
 @dataclass(frozen=True, repr=False)
@@ -214,15 +221,21 @@ def profile(
                 variable.assign(value)
     peak = measure_peak(model.dtype) if program.gpu is None else None
     plan = describe(title, program, batch_size)
-    rows = tuple(
-        replace(
-            row,
-            seconds=each,
-            share=row.multiply_adds / each / peak if row.multiply_adds and each and peak else None,
-        )
-        for row, each in zip(plan.rows, taken, strict=True)
-    )
-    result = replace(plan, rows=rows, peak=peak)
+    copies: dict[int, float] = {}
+    rows = []
+    for row, each in zip(plan.rows, taken, strict=True):
+        share = None
+        if peak is not None and each and row.multiply_adds:
+            share = row.multiply_adds / each / peak
+        elif peak is not None and each:
+            together = TILE if row.schedule == "depth-first" else batch_size
+            if row.bytes * together >= _LEAST_COPY:
+                size = 1 << (row.bytes * together).bit_length() - 1
+                if size not in copies:
+                    copies[size] = measure_copy(size)
+                share = row.bytes / each / copies[size]
+        rows.append(replace(row, seconds=each, share=share))
+    result = replace(plan, rows=tuple(rows), peak=peak)
     if print_fn is not None:
         print_fn(str(result))
     return result
@@ -252,6 +265,20 @@ def measure_peak(dtype: str = "float32") -> float:
         _core.run_kernel("multiply_add_peak", spec, 1, dtype, [], [x])
         best = min(best, time.perf_counter() - start)
     return rounds * 384 / best
+
+
+def measure_copy(size: int) -> float:
+    """Bytes per second, read and written, of one core that copies so many again and again."""
+    source = np.ones(max(1, size // 2), np.uint8)
+    target = np.ones_like(source)
+    times = max(1, (1 << 22) // size)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(times):
+            np.copyto(target, source)
+        best = min(best, time.perf_counter() - start)
+    return size * times / best
 
 
 def multiply_adds(step: Step) -> int:
@@ -435,7 +462,10 @@ def _cells(row: Row, total: float | None) -> list[str]:
         f"{row.bytes:,}" if row.bytes else "",
     ]
     if total is not None and row.seconds is not None:
-        cells += [f"{row.seconds * 1e9:,.0f}", f"{row.seconds / total:.1%}", percent(row.share)]
+        share = percent(row.share)
+        if share and not row.multiply_adds:
+            share += " copy"
+        cells += [f"{row.seconds * 1e9:,.0f}", f"{row.seconds / total:.1%}", share]
     return cells
 
 

@@ -271,7 +271,7 @@ def test_a_plan_of_every_layer():
     of_transposed = [row for row in result.rows if row.kernel.startswith("conv2d_transpose")]
     assert len(of_transposed) == 3
     assert all(row.multiply_adds == 6 * 6 * 8 * 6 * 4 for row in of_transposed)
-    assert all((row.share is None) == (not row.multiply_adds) for row in result.rows)
+    assert all(row.share is not None for row in result.rows if row.multiply_adds)
     assert max(map(len, plan_of(model).splitlines())) <= 110
     assert max(map(len, str(result).splitlines())) <= 120
     forward = {(row.layer, row.kernel) for row in profiled(model, x).rows}
@@ -314,9 +314,19 @@ def test_a_profile_of_a_training_step(make, dtype):
     assert result.batch_size == 32
     assert all(row.seconds is not None and row.seconds >= 0 for row in result.rows)
     assert result.seconds == sum(row.seconds for row in result.rows) > 0
-    assert all((row.share is None) == (not row.multiply_adds) for row in result.rows)
+    assert all(row.share is not None for row in result.rows if row.multiply_adds)
     assert result.share > 0
     assert row_of(result, "d", "adam, kernel").schedule == "update"
+
+
+def test_what_only_moves_is_a_share_of_a_copy():
+    model = Sequential([layers.BatchNormalization(input_shape=(16, 16, 4)), layers.Flatten()])
+    result = profiled(model, np.zeros((8, 16, 16, 4), np.float32))
+    row = row_of(result, "batch_normalization", "scale and shift")
+    assert not row.multiply_adds
+    assert row.share > 0
+    assert row.peak_name == "copy"
+    assert " copy\n" in str(result)
 
 
 def test_a_profile_of_a_forward_pass():

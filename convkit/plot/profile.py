@@ -79,7 +79,7 @@ def _draw(ax: Axes, profile: Profile, shown: list[Row], more: int, total: float)
     for i, row in enumerate(shown):
         if row.share is not None:
             ax.annotate(
-                f"{percent(row.share)} of peak",
+                f"{percent(row.share)} of {row.peak_name}",
                 (times[i] * scale, i),
                 xytext=(4, 0),
                 textcoords="offset points",
