@@ -147,6 +147,9 @@ CONV2D_LARGE = [
     conv("large_depth_many_pixels", (25, 15, 15, 115), (3, 3, 115, 32)),
     conv("large_stride_many_filters", (1, 13, 14, 5), (1, 1, 5, 1040), strides=12),
     conv("large_filters_one_pixel", (1, 3, 3, 7), (3, 3, 7, 8448)),
+    conv("few_pixels", (1, 5, 7, 70), (3, 3, 70, 272), strides=2, padding="same"),
+    conv("few_pixels_several_tiles", (3, 7, 6, 33), (3, 2, 33, 48), strides=2, bias=False),
+    conv("few_pixels_pointwise", (1, 3, 7, 37), (1, 1, 37, 96)),
 ]
 
 # ---- pooling -----------------------------------------------------------------------------------

@@ -173,6 +173,18 @@ def test_a_vertical_edge_in_the_lecture_image(dtype):
     np.testing.assert_array_equal(y[0, :, :, 0], [[0, 30, 30, 0]] * 4)
 
 
+@pytest.mark.parametrize("taps", [1, 3])
+def test_a_sample_has_the_same_bits_alone_and_in_a_batch(rng, taps, dtype):
+    x = rng.standard_normal((40, 5, 6, 33)).astype(dtype)
+    kernel, bias = (
+        rng.standard_normal(shape).astype(dtype) for shape in ((taps, taps, 33, 96), (96,))
+    )
+    options = {"strides": 2 if taps == 3 else 1, "padding": "same"}
+    y = ops.conv2d(x, kernel, bias, **options)
+    for count in (1, 2, 3):
+        assert_same_bits(ops.conv2d(x[:count], kernel, bias, **options), y[:count])
+
+
 def test_padding_may_be_given_in_several_ways(rng):
     x, kernel = rng.normal(size=(1, 6, 7, 2)), rng.normal(size=(3, 3, 2, 4))
     full = ops.conv2d(x, kernel, padding=((1, 1), (1, 1)))

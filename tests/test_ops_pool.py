@@ -133,6 +133,24 @@ def test_the_first_nan_of_a_large_window_wins(channels, dtype, rng):
     assert_exact(ops.max_pool2d_backward(dy, x, (9, 8)), right, dtype)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 33])
+@pytest.mark.parametrize("window", [2, 3])
+def test_every_second_window_of_any_number_of_channels(window, channels, dtype, rng):
+    """Ties, NaN and infinities, rows and columns that no window covers."""
+    for height, width in [(3, 3), (5, 4), (8, 13), (11, 6), (12, 37)]:
+        x = rng.integers(-2, 3, (3, height, width, channels)).astype(dtype)
+        x[rng.random(x.shape) < 0.1] = -np.inf
+        x[1][rng.random(x[1].shape) < 0.05] = np.nan
+        x[2][rng.random(x[2].shape) < 0.02] = np.inf
+        shape = (3, (height - window) // 2 + 1, (width - window) // 2 + 1, channels)
+        dy = rng.integers(-9, 10, shape).astype(dtype)
+        (right,) = reference.max_pool2d_backward(dy, x, window, strides=2)
+        assert_exact(ops.max_pool2d_backward(dy, x, window, strides=2), right, dtype)
+        (right,) = reference.avg_pool2d_backward(dy, x, window, strides=2)
+        dx = ops.avg_pool2d_backward(dy, x, window, strides=2)
+        assert_within(dx, right, gamma(6, dtype) * 36, dtype)
+
+
 def test_nan_reaches_the_averages_over_it_and_no_others(dtype):
     x = np.ones((1, 7, 7, 17), dtype)
     x[0, 2, 2, 5] = np.nan

@@ -50,12 +50,15 @@ SHAPES = [
     Shape(1, 3, 3, 1, 3, 6, even(1)),
     Shape(3, 11, 7, 33, 3, 65, ((1, 0), (0, 1))),
     Shape(2, 13, 9, 70, 3, 130, ((1, 1), (2, 1))),  # several blocks of channels and filters
+    Shape(1, 4, 3, 67, 3, 144, even(1)),  # few windows: one or four
+    Shape(3, 2, 2, 33, 3, 48, even(1)),
     Shape(5, 17, 19, 6, 3, 16, even(1)),  # several strips
     Shape(9, 28, 29, 8, 3, 8, even(1)),  # several slots of windows
     Shape(3, 9, 9, 16, 5, 20, even(2)),
     Shape(1, 12, 7, 33, 5, 70, even(0)),
     Shape(3, 6, 6, 65, 5, 3, even(4)),
     Shape(5, 17, 19, 6, 5, 16, ((2, 0), (3, 4))),
+    Shape(2, 3, 1, 35, 5, 64, even(2)),
 ]
 every_shape = pytest.mark.parametrize(
     ("shape", "outputs"),

@@ -21,6 +21,7 @@
 #include "conv_choice.h"
 #include "cpu_kernels.h"
 #include "epilogue.h"
+#include "few_pixels.h"
 #include "gemm.h"
 #include "product.h"
 
@@ -342,9 +343,18 @@ void conv2d(const Context& context, const Conv2d& s, int64_t n, const T* x, cons
     if (n == 0 || other_form<T>(context, s, {}, n, x, kernel, bias, y)) return;
     if (is_pixelwise(s)) {
         const int64_t pixels = n * s.height * s.width;
+        if (is_stream<T>(2 * pixels, s.filters)) {  // with more, Product is as fast
+            const PlainRows<T> rows = {x, pixels, s.channels};
+            return multiply_stream(context, rows, pixels, kernel, s.filters, bias, y);
+        }
         const Matrix<T> a = {x, x + pixels * s.channels, s.channels, false};
         const Matrix<T> b = {kernel, kernel + s.kernel_size(), s.filters, false};
         return Product<T>(a, b, pixels, s.filters, s.channels, bias, y).run(context);
+    }
+    if (s.groups == 1 && is_stream<T>(n * s.out_height * s.out_width, s.filters)) {
+        const Windows<T> rows = {s, x, x + n * s.input_size(), n, true};
+        return multiply_stream(context, rows, n * s.out_height * s.out_width, kernel, s.filters,
+                               bias, y);
     }
     const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
     const int64_t depth = s.kernel_height * s.kernel_width * channels;

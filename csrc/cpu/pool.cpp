@@ -9,7 +9,7 @@
 // much, over lines: a vertical pass over whole lines of x, then a horizontal one over the line that
 // it leaves, whose borders stand for the padding. There lanes also cover pixels to the right: junk
 // that the next store overwrites. Backward goes from window to window too, where they never meet;
-// elsewhere see pool_gather.h.
+// elsewhere see pool_gather.h. The usual windows have a way of their own: see pool_halves.h.
 #include <algorithm>
 #include <limits>
 
@@ -17,6 +17,7 @@
 #include "epilogue.h"
 #include "lanes.h"
 #include "pool_gather.h"
+#include "pool_halves.h"
 #include "stream.h"
 #include "windows.h"
 
@@ -28,18 +29,6 @@ namespace {
 Pool2d undilated(Pool2d s) {
     s.dilation_height = s.dilation_width = 1;
     return s;
-}
-
-// Calls body(first, count) for the channels in vectors. The last vector of many channels goes back
-// so far that it is full; it does some channels twice.
-template <class T, class Body>
-CONVKIT_INLINE inline void for_each_channel_vector(int64_t channels, Body body) {
-    int64_t c = 0;
-    for (; c + kLanes<T> <= channels; c += kLanes<T>) body(c, int64_t{kLanes<T>});
-    if (c < channels) {
-        c = std::max<int64_t>(0, channels - kLanes<T>);
-        body(c, channels - c);
-    }
 }
 
 // ---- forward ------------------------------------------------------------------------------------
@@ -287,6 +276,7 @@ struct AverageShare {
 template <class T>
 struct MaxGradient {
     using Shares = MaxShares<T>;
+    static constexpr bool kMax = true;
     const T *x, *x_end;
 
     CONVKIT_INLINE inline MaxShare<T> operator()(const Pool2d& s, int64_t sample, const Window& w,
@@ -310,6 +300,7 @@ struct MaxGradient {
 template <class T>
 struct AverageGradient {
     using Shares = AverageShares<T>;
+    static constexpr bool kMax = false;
     const T *x, *x_end;  // of no use
 
     CONVKIT_INLINE inline AverageShare<T> operator()(const Pool2d& s, int64_t, const Window& w,
@@ -381,6 +372,7 @@ void disjoint_rows(const Pool2d& s, const T* dy, const T* dy_end, T* dx, const G
 template <class T, class Gradient>
 void pool_backward(const Context& context, const Pool2d& s, int64_t n, const T* dy, T* dx,
                    const Gradient& gradient) {
+    if (pool_halves<Gradient::kMax>(context, s, n, dy, gradient.x, dx)) return;
     const bool disjoint = s.stride_height > (s.pool_height - 1) * s.dilation_height &&
                           s.stride_width > (s.pool_width - 1) * s.dilation_width;
     if (!disjoint) {

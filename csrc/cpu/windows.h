@@ -57,6 +57,18 @@ static inline CONVKIT_INLINE int64_t counted_columns(const Pool2d& s, int64_t le
     return counted(left, s.pool_width, s.width, s.pad_right, s.count_include_pad != 0);
 }
 
+// Calls body(first, count) for the channels in vectors. The last vector of many channels goes back
+// so far that it is full; it does some channels twice.
+template <class T, class Body>
+CONVKIT_INLINE inline void for_each_channel_vector(int64_t channels, Body body) {
+    int64_t c = 0;
+    for (; c + kLanes<T> <= channels; c += kLanes<T>) body(c, int64_t{kLanes<T>});
+    if (c < channels) {
+        c = std::max<int64_t>(0, channels - kLanes<T>);
+        body(c, channels - c);
+    }
+}
+
 // Whether any lane is NaN.
 template <class T>
 static inline CONVKIT_INLINE bool any_nan(Vec<T> v) {

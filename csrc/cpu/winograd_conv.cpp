@@ -6,10 +6,11 @@
 //
 // Two ways to cut the work, by shape alone. Strips: a thread takes windows through all three steps,
 // with the weights transformed before. Shared: all threads transform the patches of a few windows,
-// then each takes blocks of filters over all of them and transforms weights where they are used.
+// then each takes blocks of filters over all of them and transforms weights where they are used; if
+// there are but a few windows in all, by winograd_few.h.
 #include "winograd_conv.h"
 
-#include "winograd_windows.h"
+#include "winograd_few.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
@@ -243,8 +244,10 @@ class Convolution {
         const int64_t groups = divide_up(total * s.places(), kGroupPlaces);
         const int64_t blocks = s.channel_blocks();
         // Few blocks of filters are cut, so that there are tasks for several threads.
-        const int64_t unit = s.filter_blocks() < 8 ? kPanel<T> : kWinogradBlock,
-                      units = divide_up(s.filters, unit);
+        const int64_t unit = few()                   ? few_windows_filters<T>(s, total)
+                             : s.filter_blocks() < 8 ? kPanel<T>
+                                                     : kWinogradBlock;
+        const int64_t units = divide_up(s.filters, unit);
         const int64_t step = place_step<T>(blocks * divide_up(total, groups) * kWinogradBlock);
         T* patches = scratch<T>(kShared, s.places() * step + s.channels);
         T* zeros = patches + s.places() * step;
@@ -265,11 +268,34 @@ class Convolution {
             });
             parallel_for(context, units, cost(units * groups), [&](int64_t begin, int64_t end) {
                 for (int64_t i = begin; i < end; ++i) {
-                    some_filters(patches, step, size * kWinogradBlock, start, size, i * unit,
-                                 std::min(s.filters, (i + 1) * unit));
+                    const int64_t first = i * unit, last = std::min(s.filters, first + unit);
+                    if (few()) {
+                        few_filters(patches, step, first, last);
+                    } else {
+                        some_filters(patches, step, size * kWinogradBlock, start, size, first,
+                                     last);
+                    }
                 }
             });
         }
+    }
+
+    bool few() const { return total <= kFewWindows && !s.turned && s.filters % kLanes<T> == 0; }
+
+    // The outputs of filters begin .. end, whole registers, at all windows, which are few.
+    void few_filters(const T* patches, int64_t step, int64_t begin, int64_t end) const {
+        const int64_t place = total * kLanes<T>, size = s.places() * place;
+        T* sums = scratch<T>(kLocal, (end - begin) / kLanes<T> * size);
+        with_axis(s, [&](auto, auto outputs, auto taps) {
+            constexpr int kOutputs = decltype(outputs)::value, kTaps = decltype(taps)::value;
+            add_few_windows<T, kOutputs, kTaps>(s, kernel, total, begin, end, patches, step, sums);
+            for (int64_t f = begin; f < end; f += kLanes<T>, sums += size) {
+                for (int64_t i = 0; i < total; ++i) {
+                    store_window<T, kOutputs, kTaps>(s, WindowPlace(s, i), sums + i * kLanes<T>,
+                                                     place, f, f + kLanes<T>, bias, epilogue, y);
+                }
+            }
+        });
     }
 
     // The outputs of filters begin .. end, whole panels of at most a block, at `count` windows.
