@@ -51,10 +51,12 @@ def set_precision(precision: str) -> None:
     Args:
         precision: "float32": as they are, the default. On a processor, convolutions may save
             multiplications by transforms, within a bound of the error that
-            `docs/architecture.md` states. "direct": all products themselves are added up, in
-            float64 too. "tf32", on a GPU: float32 factors are rounded to 10 bits of fraction;
-            "bf16": to 7 bits, as bfloat16. Tensor cores multiply these, several times as fast.
-            Sums are float32 in each case. On a processor these are as "float32".
+            `docs/architecture.md` states; what is not finite then reaches a few more outputs.
+            "direct": all products themselves are added up, in float64 too. "tf32", on a GPU:
+            float32 factors are rounded to 10 bits of fraction; "bf16": to 7 bits, as bfloat16.
+            Tensor cores multiply these, several times as fast.
+            Sums are float32 in each case. On a processor "tf32" and "bf16" are as "float32", on a
+            GPU "direct" is.
     """
     _core.set_precision(choice("set_precision", "precision", precision, PRECISIONS))
 

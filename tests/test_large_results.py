@@ -169,7 +169,7 @@ def test_threads_share_it(rng):
     assert not wrong
 
 
-def test_results_may_outlive_the_interpreter():
+def test_results_may_outlive_the_interpreter(tmp_path):
     program = """
 import sys
 import numpy as np
@@ -177,4 +177,4 @@ from convkit import ops
 sys.kept_for_ever = [ops.relu(np.ones(1 << 20, np.float32)) for _ in range(4)]
 sys.kept_for_ever.pop()
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=tmp_path)

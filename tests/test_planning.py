@@ -71,9 +71,11 @@ def test_the_batch_does_not_matter():
         assert plans[0][name] == plans[1][name] == plans[2][name]
 
 
-def test_arrays_have_shapes():
-    x, kernel = np.zeros((1, 8, 8, 3)), np.zeros((3, 3, 3, 5))
-    assert ops.plan("conv2d", x, kernel) == ops.plan("conv2d", x.shape, kernel.shape)
+def test_arrays_have_shapes_and_a_dtype():
+    x, kernel = np.zeros((1, 28, 28, 3)), np.zeros((3, 3, 3, 5))
+    for dtype in ("float32", "float64"):
+        given = ops.plan("conv2d", x.astype(dtype), kernel)
+        assert given == ops.plan("conv2d", x.shape, kernel.shape, dtype=dtype)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,11 @@ def test_arrays_have_shapes():
     [
         (("dense", (1, 2), (2, 3)), "plan: expected op to be one of 'conv2d', got 'dense'"),
         (("conv2d", (1, 2), (2, 3)), r"plan: expected x of shape \(N, H, W, C\), got \(1, 2\)"),
+        (
+            ("conv2d", (0, 2**32, 2**32, 1), (1, 1, 1, 1)),
+            "plan: expected a size of x to be at most ",
+        ),
+        (("conv2d", (-1, 8, 8, 1), (1, 1, 1, 1)), "plan: expected a size of x "),
     ],
 )
 def test_what_is_refused(arguments, message):

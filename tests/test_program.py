@@ -244,7 +244,12 @@ def test_a_lenet_training_step_gives_the_bits_of_its_nodes_one_by_one():
             step.program.run(first, last, 16)
             for symbol in step.program._symbols:
                 if symbol.variable is not None:
-                    assert symbol.variable.value.tobytes() == expected[id(symbol)].tobytes()
+                    # Programs take subnormal numbers for zero, and single kernels do not.
+                    right = expected[id(symbol)]
+                    if right.dtype.kind == "f":
+                        small = np.abs(right) < np.finfo(right.dtype).tiny
+                        right = np.where(small, np.copysign(right.dtype.type(0), right), right)
+                    assert symbol.variable.value.tobytes() == right.tobytes()
 
 
 # ---- samples and sources -----------------------------------------------------------------------

@@ -59,6 +59,8 @@ SHAPES = [
     Shape(3, 6, 6, 65, 5, 3, even(4)),
     Shape(5, 17, 19, 6, 5, 16, ((2, 0), (3, 4))),
     Shape(2, 3, 1, 35, 5, 64, even(2)),
+    Shape(7, 3, 4, 35, 5, 64, even(2)),  # few windows in a sample, not in the batch
+    Shape(7, 5, 4, 35, 3, 64, even(1)),
 ]
 every_shape = pytest.mark.parametrize(
     ("shape", "outputs"),

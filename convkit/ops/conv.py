@@ -40,7 +40,8 @@ def conv2d(
         groups: channels and filters are split into so many independent convolutions.
         activation: the name of an activation, such as "relu", applied to the result.
         data_format: "channels_last" or "channels_first".
-        algorithm: how it is computed on a processor: see `convkit.ops.plan`.
+        algorithm: how it is computed on a processor: see `convkit.ops.plan`. By "automatic" a
+            value that is not finite may reach outputs up to 3 pixels beyond its windows.
         out: an array for the result.
 
     Returns:

@@ -21,7 +21,7 @@ def plan(
     dilation_rate: Any = 1,
     groups: int = 1,
     algorithm: str = "automatic",
-    dtype: str = "float32",
+    dtype: str | None = None,
 ) -> dict[str, str]:
     """The algorithms that `conv2d` and `conv2d_backward` take for these shapes on this processor.
 
@@ -31,7 +31,8 @@ def plan(
     - "depthwise": channels in the lanes, for groups of one channel;
     - "winograd2", "winograd4": Winograd's method in windows of 2 x 2 or 4 x 4 outputs (Lavin and
       Gray, Fast Algorithms for Convolutional Neural Networks, 2015), for 3 x 3 and 5 x 5 kernels
-      with strides of 1.
+      with strides of 1. What is not finite makes all outputs of a window NaN, and so do values
+      above 1e36 or so, of which sums with fractions are taken.
 
     The choice depends on the shapes of a sample, the dtype and the instruction set alone, that of
     "backward_kernel", a sum over the batch, on the batch's size too. An op's `algorithm`
@@ -45,7 +46,7 @@ def plan(
         x: (N, H, W, C), or an array of that shape.
         kernel: (kernel_height, kernel_width, C / groups, filters), or such an array.
         strides, padding, dilation_rate, groups, algorithm: as of `conv2d`.
-        dtype: "float32" or "float64".
+        dtype: "float32" or "float64"; None: that of x if it is an array, else "float32".
 
     Returns:
         The names of the algorithms: "forward", "backward_input", "backward_kernel".
@@ -54,12 +55,14 @@ def plan(
         ValueError, TypeError: naming what was expected and what came.
     """
     geometry.choice("plan", "op", op, ("conv2d",))
+    if dtype is None:
+        dtype = "float64" if getattr(x, "dtype", None) == np.float64 else "float32"
     geometry.choice("plan", "dtype", dtype, ("float32", "float64"))
-    shape = tuple(getattr(x, "shape", x))
+    shape = _shape("x", x, 0)
     spec, _ = geometry.conv2d(
         "plan",
-        shape,
-        tuple(getattr(kernel, "shape", kernel)),
+        (max(shape[0], 1), *shape[1:]),
+        _shape("kernel", kernel, 1),
         None,
         strides,
         padding,
@@ -69,6 +72,13 @@ def plan(
     )
     check_algorithm("plan", spec, dtype, algorithm)
     return dict(zip(PASSES, _algorithms(spec, shape[0], dtype), strict=True))
+
+
+def _shape(name: str, value: Any, least: int) -> tuple[int, ...]:
+    sizes = getattr(value, "shape", value)
+    if not isinstance(sizes, tuple | list):
+        raise geometry.fail("plan", f"{name} to be a shape or an array", type(value).__name__)
+    return tuple(geometry.integer("plan", f"a size of {name}", size, least) for size in sizes)
 
 
 def check_algorithm(op: str, spec: Any, dtype: str, algorithm: str) -> None:

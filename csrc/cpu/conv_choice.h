@@ -58,15 +58,17 @@ static inline int64_t winograd_outputs(const Conv2d& s, int64_t n, WinogradPass 
     const int64_t least = forward ? 16 : !large ? 8 : of_kernel ? 6 : 16;
     const int64_t height = pass == WinogradPass::kBackwardInput ? s.height : s.out_height;
     const int64_t width = pass == WinogradPass::kBackwardInput ? s.width : s.out_width;
-    constexpr int64_t kLeastPixels = 49;
     if (std::min(s.channels, s.filters) < least) return 0;
-    if (of_kernel && n * height * width < kLeastPixels) return 0;
-    int64_t best = 0, fewest = 6 * height * width * s.kernel_height * s.kernel_width / 10;
+    constexpr double kLeastPixels = 49;
+    const double pixels = static_cast<double>(height) * static_cast<double>(width);
+    double fewest = 0.6 * pixels * static_cast<double>(s.kernel_height * s.kernel_width);
+    if (of_kernel && static_cast<double>(n) * pixels < kLeastPixels) return 0;
+    int64_t best = 0;
     for (int64_t outputs = 2; outputs <= 4; outputs += 2) {
         if (!winograd_possible(s, outputs)) continue;
         const int64_t side = outputs + s.kernel_height - 1;
-        const int64_t products =
-            divide_up(height, outputs) * divide_up(width, outputs) * side * side;
+        const double products = static_cast<double>(divide_up(height, outputs)) *
+                                static_cast<double>(divide_up(width, outputs) * side * side);
         if (products > fewest) continue;
         best = outputs;
         fewest = products;

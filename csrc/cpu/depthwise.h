@@ -290,7 +290,8 @@ struct Depthwise {
                    (s.out_width - 1) * s.stride_width + (s.kernel_width - 1) * s.dilation_width + 1,
                    s.filters, 1),
           outputs(down.reach + 1, across.places + across.reach, s.channels, units),
-          possible_(s.groups == s.channels && s.groups > 1) {}
+          possible_(s.groups == s.channels && s.groups > 1 &&
+                    s.stride_height * s.stride_width <= kMostPhases) {}
 
     bool forward_possible() const { return possible_ && pictures.blocks > 0; }
     bool backward_possible() const { return possible_ && outputs.blocks > 0; }
@@ -303,6 +304,9 @@ struct Depthwise {
                              T* dbias) const;
 
  private:
+    // Of the input's gradient: each is looked at for each of its rows.
+    static constexpr int64_t kMostPhases = 64;
+
     // Few tasks are made more by cutting pictures into bands; what two of them meet is copied for
     // both.
     static int64_t bands(int64_t tasks, int64_t rows) {

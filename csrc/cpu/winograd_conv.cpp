@@ -280,7 +280,11 @@ class Convolution {
         }
     }
 
-    bool few() const { return total <= kFewWindows && !s.turned && s.filters % kLanes<T> == 0; }
+    // Of 3 x 3 kernels alone: those of 5 x 5 would be transformed with other roundings than in a
+    // larger batch, since compilers contract the same sums in other ways there.
+    bool few() const {
+        return s.taps == 3 && total <= kFewWindows && !s.turned && s.filters % kLanes<T> == 0;
+    }
 
     // The outputs of filters begin .. end, whole registers, at all windows, which are few.
     void few_filters(const T* patches, int64_t step, int64_t begin, int64_t end) const {
