@@ -49,7 +49,7 @@ def plan(
         dtype: "float32" or "float64"; None: that of x if it is an array, else "float32".
 
     Returns:
-        The names of the algorithms: "forward", "backward_input", "backward_kernel".
+        The name of the algorithm for each of "forward", "backward_input" and "backward_kernel".
 
     Raises:
         ValueError, TypeError: naming what was expected and what came.
