@@ -1,4 +1,4 @@
-"""Settings of the process: threads, the default dtype, and how is multiplied."""
+"""Settings of the process: threads, the default dtype, and how products are formed."""
 
 from __future__ import annotations
 
@@ -54,9 +54,8 @@ def set_precision(precision: str) -> None:
             `docs/architecture.md` states; what is not finite then reaches a few more outputs.
             "direct": all products themselves are added up, in float64 too. "tf32", on a GPU:
             float32 factors are rounded to 10 bits of fraction; "bf16": to 7 bits, as bfloat16.
-            Tensor cores multiply these, several times as fast.
-            Sums are float32 in each case. On a processor "tf32" and "bf16" are as "float32", on a
-            GPU "direct" is.
+            Tensor cores multiply these, several times as fast. Sums are float32 in each case. On a
+            processor "tf32" and "bf16" are as "float32", on a GPU "direct" is.
     """
     _core.set_precision(choice("set_precision", "precision", precision, PRECISIONS))
 

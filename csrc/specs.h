@@ -15,8 +15,6 @@ constexpr int64_t kTile = 16;
 // The samples in as many whole tiles as n samples need.
 constexpr int64_t in_tiles(int64_t n) { return (n + kTile - 1) / kTile * kTile; }
 
-// x (n, height, width, channels), kernel (kernel_height, kernel_width, channels / groups, filters),
-// y (n, out_height, out_width, filters). Bottom and right padding follow from the output's size.
 // How a convolution is computed on a processor; csrc/cpu/conv_choice.h chooses. The first two leave
 // the choice: among all, and among those that add up the products themselves.
 enum class ConvAlgorithm : int64_t {
@@ -30,6 +28,8 @@ enum class ConvAlgorithm : int64_t {
     kWinograd4,  // windows of 4 x 4 outputs
 };
 
+// x (n, height, width, channels), kernel (kernel_height, kernel_width, channels / groups, filters),
+// y (n, out_height, out_width, filters). Bottom and right padding follow from the output's size.
 struct Conv2d {
     int64_t height, width, channels;
     int64_t kernel_height, kernel_width, filters, groups;

@@ -3,9 +3,8 @@
 //
 // A choice depends on the shapes of one sample alone (and the instruction set), so what a sample
 // gives depends neither on the batch nor on what else is done with it. Only that of the kernel's
-// gradient, a sum over the batch, depends on its size. An algorithm that the spec
-// asks for is taken wherever it can be used; a pass that it has no form for is left to the direct
-// ones.
+// gradient, a sum over the batch, depends on its size. An algorithm that the spec asks for is taken
+// wherever it can be used; a pass that it has no form for is left to the direct ones.
 #pragma once
 
 #include "conv_direct.h"
