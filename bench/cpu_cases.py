@@ -16,6 +16,8 @@ from op_cases import BATCHES as LENET_BATCHES
 from op_cases import Case, Input, LargeCase, cases
 
 BATCHES = (1, 16)
+GROUPED = ((56, 128), (14, 512))  # height and width, channels
+GROUPS = 32
 SQUARES = ((56, 64), (28, 128), (14, 256), (7, 512))  # height and width, channels
 POOLED = ((128, 28, 6), (1, 112, 64), (16, 112, 64))  # batch, height and width, channels
 UPSAMPLED = ((128, 14, 6), (1, 56, 64), (16, 56, 64))
@@ -113,6 +115,10 @@ def _convolutions() -> Iterator[Row]:
         for batch in BATCHES:
             yield Row(**fields, batch=batch, asked=(1.2, 2.0))
         yield Row(**fields, batch=BATCHES[-1], backward=True, asked=(1.2, 2.0))
+    for side, channels in GROUPED:
+        fields = _conv(side, channels, channels, 3, padding="same", groups=GROUPS)
+        yield Row(**fields, batch=BATCHES[-1], asked=(1.2, 2.0))
+        yield Row(**fields, batch=BATCHES[-1], backward=True, asked=(1.2, 2.0))
 
 
 def _pools() -> Iterator[Row]:
@@ -147,13 +153,14 @@ def _dense() -> Iterator[Row]:
 
 
 def _conv(side: int, channels: int, filters: int, size: int, **options: Any) -> dict[str, Any]:
+    group = channels // options.get("groups", 1)
     inputs = (
         Input("x", (side, side, channels)),
-        Input("kernel", (size, size, channels, filters), batched=False),
+        Input("kernel", (size, size, group, filters), batched=False),
         Input("bias", (filters,), batched=False),
     )
     _, height, width, _ = LargeCase("conv2d", inputs, 1, options=options).output
-    work = height * width * size * size * channels * filters
+    work = height * width * size * size * group * filters
     return {"op": "conv2d", "inputs": inputs, "options": options, "multiply_adds": work}
 
 

@@ -32,6 +32,7 @@ CONV_ALGORITHMS = (
     "depthwise",
     "winograd2",
     "winograd4",
+    "grouped",
 )
 ACTIVATION_KINDS = {"relu": 0, "leaky_relu": 1, "sigmoid": 2, "tanh": 3, "exp": 4}
 # UnaryKind, BinaryKind and ReduceKind of csrc/specs.h.
@@ -394,8 +395,8 @@ def _pool2d(
             count += 1
         out.append(count)
     shape = (n, out[0], out[1], channels)
-    line = width + sum(pads[1])
-    _fits(op, "x, padding included,", (n, height + sum(pads[0]), line, channels))
+    rows, line = height + sum(pads[0]), width + sum(pads[1])
+    _fits(op, "x, padding included,", (n, rows, line, channels))
     if line * channels > LARGEST:
         raise fail(op, f"rows of at most {LARGEST} values, padding included", line * channels)
     _fits(op, "the output", shape)
@@ -405,8 +406,9 @@ def _pool2d(
         channels=channels,
         pool_height=pool[0],
         pool_width=pool[1],
-        stride_height=stride[0],
-        stride_width=stride[1],
+        # Larger ones mean the same, and kernels keep memory in proportion to them.
+        stride_height=min(stride[0], rows),
+        stride_width=min(stride[1], line),
         dilation_height=dilation[0],
         dilation_width=dilation[1],
         pad_top=pads[0][0],
@@ -821,6 +823,7 @@ def conv2d_transpose(
     padding: object,
     output_padding: object,
     dilation_rate: object,
+    algorithm: object = "automatic",
 ) -> tuple[Any, Shape]:
     """Spec and output shape of a transposed convolution on NHWC.
 
@@ -835,6 +838,7 @@ def conv2d_transpose(
         hashable(op, "padding", padding),
         hashable(op, "output_padding", output_padding),
         hashable(op, "dilation_rate", dilation_rate),
+        choice(op, "algorithm", algorithm, CONV_ALGORITHMS),
     )
 
 
@@ -848,6 +852,7 @@ def _conv2d_transpose(
     padding: object,
     output_padding: object,
     dilation_rate: object,
+    algorithm: str,
 ) -> tuple[Any, Shape]:
     n, height, width, channels = rank(op, "x", x, "N, H, W, C")
     windows = rank(op, "kernel", kernel, "kernel_height, kernel_width, filters, channels")
@@ -887,7 +892,7 @@ def _conv2d_transpose(
         out.append(made)
         pads.append((total // 2, total - total // 2))
     shape = (n, out[0], out[1], filters)
-    spec, back = conv2d(op, shape, kernel, None, steps, tuple(pads), dilations, 1)
+    spec, back = conv2d(op, shape, kernel, None, steps, tuple(pads), dilations, 1, algorithm)
     assert back == x
     return spec, shape
 

@@ -222,6 +222,15 @@ class Program:
         ]
         return _core.prepare(self.native, *sides[0], *sides[1], most)
 
+    def keep_weights(self, steps: Iterable[int]) -> None:
+        """Has steps of these numbers keep what they work out of their weights, on the processor.
+
+        `native.weights_changed` tells them, and functions that `prepared` returned since, when
+        weights have another value.
+        """
+        for step in steps:
+            self.native.keep_weights(step)
+
     def run(
         self,
         begin: int,

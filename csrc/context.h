@@ -8,6 +8,7 @@
 
 namespace convkit {
 
+class Kept;
 class Queue;
 
 struct Context {
@@ -17,6 +18,7 @@ struct Context {
     int64_t first = 0, batch = 0;
     bool fresh = false;      // what a kernel adds to (sums over tiles) holds nothing yet: it stores
     Queue* queue = nullptr;  // of a device: where its kernels run (device.h)
+    Kept* kept = nullptr;    // of a node whose weights stay the same from run to run
 };
 
 // Scratch of the calling thread, 64-byte aligned, kept for the next call; contents are undefined.
@@ -31,6 +33,21 @@ static inline T* scratch(ScratchSlot slot, int64_t elements) {
     if (elements < 0 || __builtin_mul_overflow(static_cast<size_t>(elements), sizeof(T), &bytes))
         bytes = SIZE_MAX;  // more than there is
     return static_cast<T*>(scratch(slot, bytes));
+}
+
+// What a node has worked out of its weights: `bytes` bytes, filled by fill(data, values) where this
+// maker (any address that tells its instruction set from others) has not done so since the weights
+// changed last. They stay where they are as long as the program does. Throws std::bad_alloc.
+using KeptBody = void (*)(void* data, void* values);
+void* kept_values(Kept& kept, const void* maker, size_t bytes, KeptBody fill, void* data);
+
+// The same for so many elements and a callable: fill(values).
+template <class T, class Fill>
+static inline const T* kept_values(Kept& kept, const void* maker, int64_t elements, Fill&& fill) {
+    return static_cast<const T*>(kept_values(
+        kept, maker, static_cast<size_t>(elements) * sizeof(T),
+        [](void* data, void* values) { (*static_cast<Fill*>(data))(static_cast<T*>(values)); },
+        const_cast<void*>(static_cast<const void*>(&fill))));
 }
 
 // Whether convolutions may be computed by adding up their products alone: a setting of the process.

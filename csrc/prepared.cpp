@@ -43,7 +43,8 @@ Prepared::Prepared(const Program& program, int x, int y, int64_t most) {
         Call call{program.float64() ? node.kernel->call_float64 : node.kernel->call_float32,
                   node.spec,
                   node.per_sample,
-                  {}};
+                  {},
+                  node.kept};
         expect(!node.tiled, "no stretches");
         const Gather* gather = std::get_if<Gather>(&node.spec);
         expect(!gather || node.arguments[1] < 0, "no rows by index");
@@ -84,9 +85,11 @@ void Prepared::run(const void* x, void* y, int64_t n) {
 
 void Prepared::run_calls(int64_t n) const {
     const KernelTable& table = processor_backend();
-    const Context context{num_threads()};
-    for (const Call& call : calls_)
+    Context context{num_threads()};
+    for (const Call& call : calls_) {
+        context.kept = call.kept.get();
         call.function(table, context, call.spec, call.per_sample ? n : 1, call.arguments.data());
+    }
 }
 
 }  // namespace convkit

@@ -30,6 +30,7 @@ class Prepared {
         Spec spec;
         bool per_sample;
         std::vector<void*> arguments;
+        std::shared_ptr<Kept> kept;
     };
     // Where in the arguments of which call x or y stands.
     struct Use {

@@ -156,6 +156,19 @@ void Program::bind(int id, void* data, int64_t rows) {
     value.rows = rows;
 }
 
+void Program::keep_weights(int index) {
+    Node& node = nodes_.at(index);
+    for (int id : node.arguments)
+        if (id >= 0 && values_[id].place == Place::kState && values_[id].made)
+            bad_argument(node.kernel->name, "a state", "is written");
+    node.kept = std::make_shared<Kept>();
+}
+
+void Program::weights_changed() const {
+    for (const Node& node : nodes_)
+        if (node.kept) node.kept->renew();
+}
+
 // Offsets in one kind of memory: larger values first, each at the lowest place that no value alive
 // at the same time covers. An output may take over the memory of an input that dies at the same
 // node.

@@ -11,10 +11,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "kept.h"
 #include "memory.h"
 #include "registry.h"
 
@@ -43,6 +45,8 @@ struct Node {
     bool tiled;                  // part of a stretch
     bool widened;                // in a stretch, by a kernel that takes a tile for one sample
     bool stores = false;  // set by the plan: begins the sums that it adds to, which are its alone
+    std::shared_ptr<Kept> kept =
+        nullptr;  // null: what it works out of weights is gone after each run
 };
 
 class Program {
@@ -57,6 +61,13 @@ class Program {
     // How many tiles a thread takes through a stretch at a time, at most: fewer where the batch has
     // too few for two threads.
     void set_tiles_at_once(int64_t tiles);
+
+    // Has a node keep what it works out of its weights until weights_changed(), here and in what is
+    // made ready of this program afterwards. Throws std::invalid_argument where a node of the
+    // program writes to a state that it reads.
+    void keep_weights(int node);
+    // To be called behind a change of states; runs may be under way.
+    void weights_changed() const;
 
     // State: the whole array, or as the source of a gather `rows` rows. Fed: `rows` rows, one per
     // sample.

@@ -257,7 +257,9 @@ void Program::step(int64_t row, int64_t n, Poll& poll) {
                 id >= 0 && values_[id].place == Place::kState && node.kernel->arguments[a].writes;
         }
         if (!updating) poll();
-        call(node, context, node.per_sample ? n : 1, arguments);
+        Context own = context;
+        own.kept = node.kept.get();
+        call(node, own, node.per_sample ? n : 1, arguments);
     }
     add_up(updates_, n);
 }

@@ -26,6 +26,7 @@ enum class ConvAlgorithm : int64_t {
     kDepthwise,  // groups of one channel: channels in the lanes
     kWinograd2,  // windows of 2 x 2 outputs
     kWinograd4,  // windows of 4 x 4 outputs
+    kGrouped,    // groups: filters in the lanes, whatever group they are of
 };
 
 // x (n, height, width, channels), kernel (kernel_height, kernel_width, channels / groups, filters),

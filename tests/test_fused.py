@@ -107,9 +107,11 @@ def test_convolution_and_pooling_have_the_bits_of_both_apart(case, dtype):
     given = arrays(case, dtype)
     spec, shape = convolution(case)
     z = run("conv2d", spec, shape[0], given, shape)
+    # The emulator takes its time, and an activation is the same for any size.
+    kinds = ("relu",) if case.name.startswith("large") else ("linear", "relu")
     for pool in POOLS:
         if fits(case, pool):
-            for kind in ("linear", "relu"):
+            for kind in kinds:
                 right = pooled(activate(kind, z), pool)
                 assert_exact(fused(case, given, pool, kind), right, dtype)
 

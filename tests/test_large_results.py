@@ -112,6 +112,13 @@ def test_memory_of_a_large_result_serves_the_next(rng):
     assert_same_bits(y, ops.exp(x.reshape(2, -1)).reshape(-1))
 
 
+@pytest.mark.parametrize("size", [MIB, 2 * MIB, 4 * MIB, 5 * MIB, 6 * MIB - 64, 16 * MIB, 33 * MIB])
+def test_memory_of_a_large_result_is_little_more_than_its_values(size):
+    y = ops.relu(np.ones(size // 4, np.float32))
+    del y
+    assert size < _core.kept_memory() <= size * 9 // 8 + MIB // 16
+
+
 def test_much_smaller_results_leave_it_to_others():
     y = ops.relu(np.ones(8 * MIB, np.float32))
     del y

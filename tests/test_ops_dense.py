@@ -12,6 +12,7 @@ from cases import DENSE, DENSE_LARGE, Case, arrays, dense, upstream
 from checkers import (
     assert_exact,
     assert_gradients_match_differences,
+    assert_same_bits,
     assert_within,
     backward,
     check_differences,
@@ -140,6 +141,26 @@ def test_nan_stays_in_its_row_and_column(dtype, rng):
     right = np.zeros((5, 33), bool)
     right[3] = right[:, 32] = True
     np.testing.assert_array_equal(np.isnan(ops.dense(x, kernel)), right)
+
+
+@pytest.mark.parametrize(("inputs", "units"), [(3, 5), (400, 120), (517, 263), (700, 1)])
+def test_a_row_has_the_same_bits_alone_and_among_others(inputs, units, backend, dtype, rng):
+    if backend.startswith("cuda"):
+        pytest.skip("a promise of the processor's kernels")
+    x, kernel, bias = (
+        rng.normal(size=size).astype(dtype) for size in ((70, inputs), (inputs, units), (units,))
+    )
+    dy = rng.normal(size=(70, units)).astype(dtype)
+    y = ops.dense(x, kernel, bias)
+    for n in (1, 2, 5, 13, 64, 65):
+        assert_same_bits(ops.dense(x[:n], kernel, bias), y[:n])
+
+    def dx(n: int) -> np.ndarray:
+        return ops.dense_backward(dy[:n], x[:n], kernel, bias, needs=(True, False, False))[0]
+
+    for few, many in ((range(1, 5), 4), ((5, 13, 64, 65), 70)):
+        for n in few:
+            assert_same_bits(dx(n), dx(many)[:n])
 
 
 def test_an_empty_batch_has_zero_gradients_for_weights(dtype):

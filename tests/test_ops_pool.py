@@ -26,6 +26,8 @@ from convkit import ops
 
 pytestmark = pytest.mark.usefixtures("backend")
 
+FAR = 2**31 - 1  # the largest stride
+
 every_max = pytest.mark.parametrize("case", MAX_POOL2D, ids=lambda case: case.name)
 every_average = pytest.mark.parametrize("case", AVG_POOL2D, ids=lambda case: case.name)
 every_case = pytest.mark.parametrize("case", [*MAX_POOL2D, *AVG_POOL2D], ids=str)
@@ -131,6 +133,19 @@ def test_the_first_nan_of_a_large_window_wins(channels, dtype, rng):
     dy = rng.integers(1, 9, y.shape).astype(dtype)
     (right,) = reference.max_pool2d_backward(dy, x, (9, 8))
     assert_exact(ops.max_pool2d_backward(dy, x, (9, 8)), right, dtype)
+
+
+@pytest.mark.parametrize("strides", [(1, FAR), (FAR, 1), (FAR, FAR)])
+def test_strides_beyond_the_picture_need_no_memory(strides, dtype, rng):
+    x = rng.normal(size=(2, 5, 6, 3)).astype(dtype)
+    shape = ops.max_pool2d(x, 3, strides=strides, padding=1).shape
+    assert shape == (2, 5 if strides[0] == 1 else 1, 6 if strides[1] == 1 else 1, 3)
+    dy = rng.integers(1, 9, shape).astype(dtype)
+    (right,) = reference.max_pool2d_backward(dy, x, 3, strides=strides, padding=1)
+    assert_exact(ops.max_pool2d_backward(dy, x, 3, strides=strides, padding=1), right, dtype)
+    (right,) = reference.avg_pool2d_backward(dy, x, 3, strides=strides, padding=1)
+    dx = ops.avg_pool2d_backward(dy, x, 3, strides=strides, padding=1)
+    assert_within(dx, right, gamma(12, dtype) * np.abs(right), dtype)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 33])

@@ -261,6 +261,7 @@ def _conv2d_as_product(
     padding: str | int,
     strides: int = 1,
     activation: str | None = None,
+    groups: int = 1,
 ) -> Array:
     """The same by a product of matrices: inside a loop, XLA's convolutions are slow on the CPU."""
     height, width, _, filters = kernel.shape
@@ -276,7 +277,13 @@ def _conv2d_as_product(
         ],
         -1,
     )
-    return _finish(windows @ kernel.reshape(-1, filters) + bias, activation)
+    if groups == 1:
+        return _finish(windows @ kernel.reshape(-1, filters) + bias, activation)
+    taps = height * width
+    windows = windows.reshape(*windows.shape[:3], taps, groups, -1)
+    kernel = kernel.reshape(taps, -1, groups, filters // groups)
+    y = jnp.einsum("nhwtgc,tcgf->nhwgf", windows, kernel)
+    return _finish(y.reshape(*y.shape[:3], filters) + bias, activation)
 
 
 def _windows(x: Array, pool_size: int) -> Array:

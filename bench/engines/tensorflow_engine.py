@@ -206,7 +206,9 @@ def _conv2d(
     padding: str | int,
     strides: int = 1,
     activation: str | None = None,
+    groups: int = 1,
 ) -> tf.Tensor:
+    """Groups follow from the kernel's channels."""
     zeros = _padding(kernel.shape[0], padding, strides)
     y = tf.nn.bias_add(tf.nn.conv2d(x, kernel, strides, zeros), bias)
     return tf.nn.relu(y) if activation else y

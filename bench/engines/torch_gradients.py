@@ -37,8 +37,8 @@ def _convolution(
     return gradients
 
 
-def _conv2d(x: Tensor, kernel: Tensor, bias: Tensor, **options: Any) -> Gradients:
-    return _convolution(x, kernel, bias, 1, **options)
+def _conv2d(x: Tensor, kernel: Tensor, bias: Tensor, groups: int = 1, **options: Any) -> Gradients:
+    return _convolution(x, kernel, bias, groups, **options)
 
 
 def _depthwise_conv2d(x: Tensor, kernel: Tensor, bias: Tensor, **options: Any) -> Gradients:

@@ -100,8 +100,9 @@ def _conv2d(
     padding: str | int,
     strides: int = 1,
     activation: str | None = None,
+    groups: int = 1,
 ) -> Tensor:
-    return _finish(F.conv2d(x, kernel, bias, strides, padding), activation)
+    return _finish(F.conv2d(x, kernel, bias, strides, padding, groups=groups), activation)
 
 
 def _dense(x: Tensor, kernel: Tensor, bias: Tensor, activation: str | None = None) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -16,9 +18,14 @@ def conv2d(
     strides: int = 1,
     padding: str | int = "valid",
     activation: str | None = None,
+    groups: int = 1,
 ) -> Array:
     """Padding a number, "valid", or "same" of an odd kernel at stride 1; activation None or
     "relu"."""
+    if groups > 1:
+        options = {"strides": strides, "padding": padding, "activation": activation}
+        parts = _by_group(groups, x, kernel, bias)
+        return np.concatenate([conv2d(*part, **options) for part in parts], -1)
     height, width, _, filters = kernel.shape
     windows = _windows(_pad(x, kernel, padding), height, width, strides)
     y = windows.reshape(-1, kernel[..., 0].size) @ kernel.reshape(-1, filters)
@@ -33,8 +40,16 @@ def conv2d_backward(
     *,
     strides: int = 1,
     padding: str | int = "valid",
+    groups: int = 1,
 ) -> tuple[Array, Array, Array]:
     """(dx, dkernel, dbias) of a convolution without activation."""
+    if groups > 1:
+        parts = [
+            conv2d_backward(*part, strides=strides, padding=padding)
+            for part in _by_group(groups, dy, x, kernel, bias)
+        ]
+        dx, dkernel, dbias = (np.concatenate(some, -1) for some in zip(*parts, strict=True))
+        return dx, dkernel, dbias
     height, width, channels, filters = kernel.shape
     rows, columns = (strides * size for size in dy.shape[1:3])
     padded = _pad(x, kernel, padding)
@@ -72,6 +87,11 @@ def _windows(x: Array, height: int, width: int, stride: int = 1) -> Array:
     """A view (n, out_height, out_width, height, width, channels)."""
     windows = sliding_window_view(x, (height, width), (1, 2))[:, ::stride, ::stride]
     return windows.transpose(0, 1, 2, 4, 5, 3)
+
+
+def _by_group(groups: int, *arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """Each group's part of the last axis of all arrays."""
+    return zip(*(np.split(array, groups, -1) for array in arrays), strict=True)
 
 
 def conv2d_transpose(

@@ -18,8 +18,9 @@ class CompiledModel:
 
     `Model.compiled` makes it. It keeps the layers that the model has at that time, and uses the
     model's weights where they are: training or `load_weights` changes what it returns, and so does
-    writing to a weight's array (but where batch norm was folded into the weights before it, which
-    is done anew after training, `assign` and `load_weights`). Several threads may call one object
+    writing to a weight's array (but where batch norm was folded into the weights before it, or
+    Winograd's method keeps them transformed, which is done anew after training, `assign` and
+    `load_weights`). Several threads may call one object
     at the same time; calls with more than 10 samples (23, of large images) use all threads
     themselves and wait for each other.
     It cannot be pickled: each process makes its own. On a GPU calls of several threads wait for

@@ -17,6 +17,7 @@ from convkit.interpreter import Interpreter, has_python
 from convkit.losses import Loss
 from convkit.models import folding
 from convkit.models.data import Arrays, rows_of
+from convkit.models.kept_weights import transformed_steps
 from convkit.models.objectives import Objective
 from convkit.optimizers import Optimizer
 from convkit.program import Program, gather
@@ -416,13 +417,18 @@ class Prediction:
                 outputs[i] = _copy(graph.root(y), model.dtype)
             taken.add(id(graph.root(outputs[i])))
         self.y = outputs
-        # What works out weights into which batch norm was folded, and when it last did.
+        # What works out weights into which batch norm was folded.
         folded = [] if has_python(outputs) else folding.fold(outputs)
         self._fold = make_program(model, effects=folded) if folded else None
-        self._folded_at = -1
-        self._fold_lock = threading.Lock()
         self.gpu: int | None = model.gpu
         self.program = make_program(model, results=outputs, depth_first=depth_first)
+        kept = transformed_steps(self.program) if isinstance(self.program, Program) else []
+        if kept:
+            self.program.keep_weights(kept)
+        # Whether anything follows from weights, and when it last did.
+        self._derives = self._fold is not None or bool(kept)
+        self._derived_at = -1
+        self._derive_lock = threading.Lock()
         # A function of one sample, or None where arrays are not as it takes them; any threads.
         plain = isinstance(model.inputs, Symbol) and isinstance(model.outputs, Symbol)
         simple = plain and isinstance(self.program, Program)
@@ -430,13 +436,16 @@ class Prediction:
         self._lock = threading.Lock()
 
     def refresh(self) -> None:
-        """Folds the weights anew if they may have changed."""
-        if self._fold is None or self._folded_at == graph.version():
+        """Has what follows from weights worked out anew if these may have changed."""
+        if not self._derives or self._derived_at == graph.version():
             return
-        with self._fold_lock:
-            if self._folded_at != (now := graph.version()):
-                self._fold.run(0, 1, 1)
-                self._folded_at = now
+        with self._derive_lock:
+            if self._derived_at != (now := graph.version()):
+                if self._fold is not None:
+                    self._fold.run(0, 1, 1)
+                if self.gpu is None:
+                    self.program.native.weights_changed()
+                self._derived_at = now
 
     @property
     def variables(self) -> list[Variable]:
@@ -450,7 +459,7 @@ class Prediction:
         Of a model with one input and one output.
         """
         function = self.program.prepared(self.x[0], self.y[0], self.shapes[0], most)
-        if self._fold is None:
+        if not self._derives:
             return function
 
         def refreshed(x: Any, out: Any) -> Any:

@@ -9,6 +9,7 @@ from convkit._core import replayed
 from convkit.graph import Symbol
 from convkit.ops import activation as activations
 from convkit.ops import common
+from convkit.ops.planning import check_algorithm
 
 
 def _bias_spec(spec: Any) -> Any:
@@ -42,6 +43,7 @@ def conv2d_transpose(
     dilation_rate: Any = 1,
     activation: str | None = None,
     data_format: str = "channels_last",
+    algorithm: str = "automatic",
     out: Any = None,
 ) -> Any:
     """Transposed convolution, with Keras's shapes: the gradient of `conv2d` with respect to its
@@ -65,6 +67,7 @@ def conv2d_transpose(
         dilation_rate: an integer, or (down, right): distance between the kernel's taps.
         activation: the name of an activation, such as "relu", applied to the result.
         data_format: "channels_last" or "channels_first".
+        algorithm: how it is computed on a processor: see `convkit.ops.plan`.
         out: an array for the result.
 
     Returns:
@@ -86,7 +89,9 @@ def conv2d_transpose(
         padding,
         output_padding,
         dilation_rate,
+        algorithm,
     )
+    check_algorithm(op, spec, common.dtype_of(x), algorithm, transposed=True)
     first = activations.before(name, out, [x, kernel, bias])
     if data_format == "channels_last":
         y = _before_activation(op, spec, shape, x, kernel, bias, first)
@@ -109,6 +114,7 @@ def conv2d_transpose_backward(
     dilation_rate: Any = 1,
     activation: str | None = None,
     data_format: str = "channels_last",
+    algorithm: str = "automatic",
     needs: Any = None,
     out: Any = None,
 ) -> tuple[Any, Any, Any]:
@@ -134,7 +140,9 @@ def conv2d_transpose_backward(
         padding,
         output_padding,
         dilation_rate,
+        algorithm,
     )
+    check_algorithm(op, spec, common.dtype_of(x), algorithm, transposed=True)
     common.check_gradient(op, dy, shape, data_format)
     needs, outs = common.flags(op, needs, 3), common.outs(op, out, 3)
     if name is not None:

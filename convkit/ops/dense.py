@@ -58,6 +58,9 @@ def dense_backward(
         dy: the gradient of the result, of the result's shape.
         needs: three booleans: which gradients are wanted; the others are None.
         out: three arrays (or None) for the gradients.
+
+    On a processor dx of up to 4 rows is added up in another order than that of more rows, so the
+    same row may round differently.
     """
     op = "dense_backward"
     dy, x, kernel, bias = common.arguments(

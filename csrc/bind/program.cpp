@@ -50,6 +50,11 @@ class BoundProgram {
         const InUse in_use(*this);
         program_.set_tiles_at_once(tiles);
     }
+    void keep_weights(int node) {
+        const InUse in_use(*this);
+        program_.keep_weights(node);
+    }
+    void weights_changed() const { program_.weights_changed(); }  // others may be at work
     void profile(bool on) {
         const InUse in_use(*this);
         program_.profile(on);
@@ -159,6 +164,10 @@ void bind_program(py::module_& m) {
         .def("node", &BoundProgram::node, py::arg("kernel"), py::arg("spec"), py::arg("arguments"),
              py::arg("tiled") = false)
         .def("set_tiles_at_once", &BoundProgram::set_tiles_at_once, py::arg("tiles"))
+        .def("keep_weights", &BoundProgram::keep_weights, py::arg("node"),
+             "Has a node keep what it works out of its weights until weights_changed().")
+        .def("weights_changed", &BoundProgram::weights_changed,
+             "To be called behind a change of states; runs may be under way.")
         .def("profile", &BoundProgram::profile, py::arg("on"),
              "Whether runs stay on one thread and add up the seconds of each node.")
         .def("seconds", &BoundProgram::seconds)

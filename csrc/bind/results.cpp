@@ -35,8 +35,11 @@ struct alignas(64) Header {
 };
 
 size_t rounded(size_t bytes) {
-    const size_t step = bytes < kWorthHugePages ? size_t{64} << 10 : kHugePage;
-    return (bytes + step - 1) / step * step;
+    const auto whole = [&](size_t step) { return (bytes + step - 1) / step * step; };
+    // Huge pages to the end, unless much of the last would be idle.
+    const size_t huge = whole(kHugePage);
+    const bool fills = bytes >= kWorthHugePages && huge - bytes <= bytes / 8;
+    return fills ? huge : whole(size_t{64} << 10);
 }
 
 Header* make(size_t bytes) {

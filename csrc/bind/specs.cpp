@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "bind.h"
 #include "specs.h"
@@ -13,34 +15,72 @@ namespace py = pybind11;
 namespace convkit {
 namespace {
 
+// A field of some spec, for functions that are compiled once and not for each spec and field.
+struct Field {
+    const char* name;
+    size_t offset;  // bytes
+    void (*set)(void* field, py::handle value);
+    py::object (*get)(const void* field);
+};
+
+template <class M>
+void set_field(void* field, py::handle value) {
+    *static_cast<M*>(field) = py::cast<M>(value);
+}
+
+template <class M>
+py::object get_field(const void* field) {
+    return py::cast(*static_cast<const M*>(field));
+}
+
+template <class S, class M>
+Field field_of(std::pair<const char*, M S::*> named) {
+    const S s{};
+    const char* const at = reinterpret_cast<const char*>(&(s.*named.second));
+    return {named.first, static_cast<size_t>(at - reinterpret_cast<const char*>(&s)), set_field<M>,
+            get_field<M>};
+}
+
+struct Fields {
+    std::string who;
+    std::vector<Field> all;
+
+    void read(const py::kwargs& values, void* spec) const {
+        for (const Field& field : all) {
+            if (!values.contains(field.name)) throw py::type_error(who + ": missing " + field.name);
+            field.set(static_cast<char*>(spec) + field.offset, values[field.name]);
+        }
+        if (all.size() != values.size()) throw py::type_error(who + ": an unknown field");
+    }
+    std::string text(const void* spec) const {
+        std::string values;
+        for (const Field& field : all) {
+            values += (values.empty() ? "" : ", ") + std::string(field.name) + "=" +
+                      py::cast<std::string>(
+                          py::repr(field.get(static_cast<const char*>(spec) + field.offset)));
+        }
+        return who + "(" + values + ")";
+    }
+};
+
 template <class S, class... M>
-void bind_spec(py::module_& m, const char* name, std::pair<const char*, M S::*>... fields) {
+void bind_spec(py::module_& m, const char* name, std::pair<const char*, M S::*>... named) {
     static_assert(sizeof(S) == (sizeof(M) + ...), "a field is missing");
-    const std::string who = name;
+    const Fields fields{name, {field_of(named)...}};
     py::class_<S> cls(m, name);
-    cls.def(py::init([who, fields...](const py::kwargs& values) {
+    cls.def(py::init([fields](const py::kwargs& values) {
         S s{};
-        size_t taken = 0;
-        auto set = [&](const char* field, auto member) {
-            if (!values.contains(field)) throw py::type_error(who + ": missing " + field);
-            using F = std::decay_t<decltype(s.*member)>;
-            s.*member = py::cast<F>(values[field]);
-            ++taken;
-        };
-        (set(fields.first, fields.second), ...);
-        if (taken != values.size()) throw py::type_error(who + ": an unknown field");
+        fields.read(values, &s);
         return s;
     }));
-    (cls.def_readonly(fields.first, fields.second), ...);
-    cls.def("__repr__", [who, fields...](const S& s) {
-        std::string text;
-        auto add = [&](const char* field, auto value) {
-            text += (text.empty() ? "" : ", ") + std::string(field) + "=" +
-                    py::cast<std::string>(py::repr(py::cast(value)));
-        };
-        (add(fields.first, s.*fields.second), ...);
-        return who + "(" + text + ")";
-    });
+    for (const Field& field : fields.all) {
+        const auto offset = field.offset;
+        const auto get = field.get;
+        cls.def_property_readonly(field.name, [offset, get](const S& s) {
+            return get(reinterpret_cast<const char*>(&s) + offset);
+        });
+    }
+    cls.def("__repr__", [fields](const S& s) { return fields.text(&s); });
 }
 
 // The Python class of each alternative of Spec, in order. A look-up here is many times faster than

@@ -24,6 +24,7 @@
 #include "few_pixels.h"
 #include "gemm.h"
 #include "product.h"
+#include "weight_gradient.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
@@ -296,6 +297,10 @@ bool other_form(const Context& context, const Conv2d& s, Epilogue<T> epilogue, i
             if (epilogue.pool > 1) return false;
             Depthwise<T>(s, epilogue.floor).run(context, n, x, kernel, bias, y);
             return true;
+        case ConvAlgorithm::kGrouped:
+            if (epilogue.pool > 1) return false;
+            Grouped<T>(s, epilogue.floor).run(context, n, x, kernel, bias, y);
+            return true;
         case ConvAlgorithm::kPlanes:
             conv2d_planes(context, Planes<T>(s, epilogue), n, x, kernel, bias, y);
             return true;
@@ -303,10 +308,10 @@ bool other_form(const Context& context, const Conv2d& s, Epilogue<T> epilogue, i
             conv2d_direct(context, Direct<T>(s, epilogue), n, x, kernel, bias, y);
             return true;
         case ConvAlgorithm::kWinograd2:
-            conv2d_winograd<T>(context, s, 2, n, x, kernel, nullptr, bias, epilogue, y);
+            conv2d_winograd<T>(context, s, 2, n, x, kernel, bias, epilogue, y);
             return true;
         case ConvAlgorithm::kWinograd4:
-            conv2d_winograd<T>(context, s, 4, n, x, kernel, nullptr, bias, epilogue, y);
+            conv2d_winograd<T>(context, s, 4, n, x, kernel, bias, epilogue, y);
             return true;
         default:
             return false;
@@ -431,6 +436,8 @@ void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, c
     switch (ConvChoice<T>(s, n).backward_input()) {
         case ConvAlgorithm::kDepthwise:
             return Depthwise<T>(s).run_backward_input(context, n, dy, kernel, dx);
+        case ConvAlgorithm::kGrouped:
+            return Grouped<T>(s).run_backward_input(context, n, dy, kernel, dx);
         case ConvAlgorithm::kPlanes: {
             T* turned = scratch<T>(kShared, s.kernel_size());
             turn_kernel(s, kernel, turned);
@@ -438,9 +445,9 @@ void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, c
             return conv2d_planes<T>(context, Planes<T>(mirror), n, dy, turned, nullptr, dx);
         }
         case ConvAlgorithm::kWinograd2:
-            return conv2d_winograd_backward_input<T>(context, s, 2, n, dy, kernel, nullptr, dx);
+            return conv2d_winograd_backward_input<T>(context, s, 2, n, dy, kernel, dx);
         case ConvAlgorithm::kWinograd4:
-            return conv2d_winograd_backward_input<T>(context, s, 4, n, dy, kernel, nullptr, dx);
+            return conv2d_winograd_backward_input<T>(context, s, 4, n, dy, kernel, dx);
         default:
             break;
     }
@@ -535,6 +542,8 @@ void conv2d_backward_kernel(const Context& context, const Conv2d& s, int64_t n, 
     switch (ConvChoice<T>(s, n).backward_kernel()) {
         case ConvAlgorithm::kDepthwise:
             return Depthwise<T>(s).run_backward_kernel(context, n, dy, x, dkernel, dbias);
+        case ConvAlgorithm::kGrouped:
+            return Grouped<T>(s).run_backward_kernel(context, n, dy, x, dkernel, dbias);
         case ConvAlgorithm::kPlanes:
             return conv2d_planes_backward_kernel(context, Planes<T>(s), n, dy, x, dkernel, dbias);
         case ConvAlgorithm::kWinograd2:
@@ -552,6 +561,10 @@ void conv2d_backward_kernel(const Context& context, const Conv2d& s, int64_t n, 
                                         dy,
                                         dkernel,
                                         dbias};
+    if (is_pixelwise(s)) {
+        const PlainRows<T> pixels = {x, gradient.rows, s.channels};
+        return gradient.run(context, [&](int64_t) { return pixels; });
+    }
     gradient.run(context, [&](int64_t group) {
         return Windows<T>{s, x + group * channels, x + n * s.input_size(), n, true};
     });

@@ -1,5 +1,5 @@
-// Which algorithm computes a convolution: the one place that decides. What stands here was
-// measured; costs are in half cycles, the time of one multiply-add of registers, per pixel.
+// Which algorithm computes a convolution: the one place that decides, by what each costs
+// (conv_cost.h) and by what else was measured.
 //
 // A choice depends on the shapes of one sample alone (and the instruction set), so what a sample
 // gives depends neither on the batch nor on what else is done with it. Only that of the kernel's
@@ -7,22 +7,15 @@
 // wherever it can be used; a pass that it has no form for is left to the direct ones.
 #pragma once
 
+#include "conv_cost.h"
 #include "conv_direct.h"
 #include "conv_planes.h"
 #include "depthwise.h"
+#include "grouped.h"
 #include "winograd_conv.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
-
-// What a product with Windows costs per output pixel, in the unit of Planes::pay().
-template <class T>
-static int64_t windows_cost(const Conv2d& s) {
-    const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
-    const int64_t runs = s.groups == 1 && s.dilation_width == 1 ? 1 : s.kernel_width;
-    const int64_t products = s.kernel_width * channels * divide_up(units, kLanes<T>);
-    return s.kernel_height * (products + 3 * runs);
-}
 
 // The convolution of dy with the turned kernel that gives dx; for strides of 1.
 static inline Conv2d mirrored(const Conv2d& s) {
@@ -34,47 +27,6 @@ static inline Conv2d mirrored(const Conv2d& s) {
     return m;
 }
 
-// Whether dx is better formed by the mirrored convolution in planes. Its rival's cost is that of
-// GradientRows per pixel of dx.
-template <class T>
-static bool mirrored_planes_pay(const Conv2d& s, const Planes<T>& planes) {
-    const int64_t columns = s.kernel_width * (s.channels / s.groups);
-    const int64_t products = s.kernel_height * (s.filters / s.groups) *
-                             divide_up(columns, kLanes<T>) * s.out_height * s.out_width /
-                             (s.height * s.width);
-    return s.stride_height == 1 && s.stride_width == 1 &&
-           planes.pay(products + 3 * s.kernel_height + 2 * s.kernel_width);
-}
-
-// Whether Winograd's method is the fastest, and then by which windows: of 4 x 4 or 2 x 2 outputs.
-// Else 0. Its products must be clearly fewer than those that are added up otherwise, windows at the
-// border counted whole, and channels and filters so many that the transforms do not matter: with
-// few, dx and dkernel gain earlier, since their matrix products are the slower ones. Sums over a
-// few pixels are not worth a transformed kernel.
-static inline int64_t winograd_outputs(const Conv2d& s, int64_t n, WinogradPass pass) {
-    const bool forward = pass == WinogradPass::kForward, large = s.kernel_height == 5;
-    const bool of_kernel = pass == WinogradPass::kBackwardKernel;
-    const int64_t least = forward ? 16 : !large ? 8 : of_kernel ? 6 : 16;
-    const int64_t height = pass == WinogradPass::kBackwardInput ? s.height : s.out_height;
-    const int64_t width = pass == WinogradPass::kBackwardInput ? s.width : s.out_width;
-    if (std::min(s.channels, s.filters) < least) return 0;
-    constexpr double kLeastPixels = 49;
-    const double pixels = static_cast<double>(height) * static_cast<double>(width);
-    double fewest = 0.6 * pixels * static_cast<double>(s.kernel_height * s.kernel_width);
-    if (of_kernel && static_cast<double>(n) * pixels < kLeastPixels) return 0;
-    int64_t best = 0;
-    for (int64_t outputs = 2; outputs <= 4; outputs += 2) {
-        if (!winograd_possible(s, outputs)) continue;
-        const int64_t side = outputs + s.kernel_height - 1;
-        const double products = static_cast<double>(divide_up(height, outputs)) *
-                                static_cast<double>(divide_up(width, outputs) * side * side);
-        if (products > fewest) continue;
-        best = outputs;
-        fewest = products;
-    }
-    return best;
-}
-
 // A product of plain matrices (product.h): each pixel by itself, with channels enough to be copied.
 static inline bool is_pixelwise(const Conv2d& s) {
     constexpr int64_t kLeastChannels = 32;
@@ -83,42 +35,90 @@ static inline bool is_pixelwise(const Conv2d& s) {
            s.channels >= kLeastChannels;
 }
 
+// Whether groups of several channels are better computed by Grouped, where that can be used. It is
+// three to eight times as fast as a product for each group where these have less than a register of
+// filters, and as fast or faster otherwise, unless dx has short rows and wide groups. Pixels in the
+// lanes may be better for a few filters in all, which leave registers half empty.
+template <class T>
+static bool grouped_pays(const Conv2d& s, WinogradPass pass) {
+    constexpr int64_t kShort = 10;
+    if (pass == WinogradPass::kBackwardKernel) return true;
+    const bool back = pass == WinogradPass::kBackwardInput;
+    const GroupedBlocks<T> blocks = grouped_blocks<T>(s, back);
+    if (back && blocks.in_group > 1 && s.width < kShort) return false;
+    if (2 * blocks.groups * blocks.units >= blocks.count * kLanes<T>) return true;
+    const int64_t products = s.kernel_height * s.kernel_width * blocks.inputs;
+    const int64_t cost = blocks.count * (products * 4 / 3 + 12) / blocks.groups;
+    if (!back) return !Planes<T>(s).pay(cost);
+    return s.stride_height * s.stride_width > 1 || !Planes<T>(mirrored(s)).pay(cost);
+}
+
+// Whether windows of groups are multiplied where they lie: that is as fast where a group fills some
+// registers of filters and rows are long, and faster with 1 x 1 kernels or on narrow registers.
+template <class T>
+static bool grouped_windows_pay(const Conv2d& s) {
+    constexpr int64_t kLong = 14;
+    if (s.groups == 1 || s.groups == s.channels || s.out_width < kLong) return false;
+    const int64_t least = s.kernel_height * s.kernel_width == 1 ? 1 : 2;
+    return grouped_blocks<T>(s, false).in_group >= least;
+}
+
 template <class T>
 class ConvChoice {
  public:
     ConvChoice(const Conv2d& s, int64_t n, Epilogue<T> epilogue = {})
-        : s_(s), n_(n), epilogue_(epilogue), asked_(static_cast<ConvAlgorithm>(s.algorithm)) {
+        : s_(s),
+          n_(n),
+          epilogue_(epilogue),
+          asked_(static_cast<ConvAlgorithm>(s.algorithm)),
+          cost_(s) {
         if (asked_ == ConvAlgorithm::kAutomatic && only_direct()) asked_ = ConvAlgorithm::kDirect;
     }
 
     ConvAlgorithm forward() const {
-        if (asked(ConvAlgorithm::kWindows) && Direct<T>(s_, epilogue_).possible()) return asked_;
+        const bool open = asked(ConvAlgorithm::kAutomatic) || asked(ConvAlgorithm::kDirect);
+        if (asked(ConvAlgorithm::kWindows) || (open && grouped_windows_pay<T>(s_))) {
+            if (Direct<T>(s_, epilogue_).possible()) return ConvAlgorithm::kWindows;
+        }
         if (const auto found = common(WinogradPass::kForward); found != ConvAlgorithm::kAutomatic)
             return found;
-        if (Planes<T>(s_, epilogue_).pay(windows_cost<T>(s_))) return ConvAlgorithm::kPlanes;
-        const bool plain = epilogue_.pool == 1 && epilogue_.floor == Epilogue<T>().floor;
-        if (plain && is_pixelwise(s_)) return ConvAlgorithm::kProduct;
-        if (Direct<T>(s_, epilogue_).pays()) return ConvAlgorithm::kWindows;
-        return ConvAlgorithm::kProduct;
+        // Whether it is Winograd's method does not depend on what follows: pooling is to make the
+        // same bits in a pass of its own.
+        const Cheapest best = forward_form(Epilogue<T>(), true);
+        const bool summed = best.algorithm != ConvAlgorithm::kWinograd2 &&
+                            best.algorithm != ConvAlgorithm::kWinograd4;
+        return summed ? forward_form(epilogue_, false).algorithm : best.algorithm;
     }
 
     ConvAlgorithm backward_input() const {
-        if (const auto found = common(WinogradPass::kBackwardInput);
-            found != ConvAlgorithm::kAutomatic)
-            return found;
-        const bool planes = mirrored_planes_pay(s_, Planes<T>(mirrored(s_)));
-        return planes ? ConvAlgorithm::kPlanes : ConvAlgorithm::kProduct;
+        const WinogradPass pass = WinogradPass::kBackwardInput;
+        if (const auto found = common(pass); found != ConvAlgorithm::kAutomatic) return found;
+        Cheapest best = summed_or_winograd(pass, false);
+        const Conv2d mirror = mirrored(s_);
+        const Planes<T> planes(mirror);
+        if (planes_possible(pass)) best.meet(ConvAlgorithm::kPlanes, cost_.planes(pass, planes));
+        return best.algorithm;
     }
 
     ConvAlgorithm backward_kernel() const {
-        if (const auto found = common(WinogradPass::kBackwardKernel);
-            found != ConvAlgorithm::kAutomatic)
-            return found;
-        const bool planes = Planes<T>(s_).pay(windows_cost<T>(s_));
-        return planes ? ConvAlgorithm::kPlanes : ConvAlgorithm::kProduct;
+        const WinogradPass pass = WinogradPass::kBackwardKernel;
+        if (const auto found = common(pass); found != ConvAlgorithm::kAutomatic) return found;
+        Cheapest best = summed_or_winograd(pass, false);
+        const Planes<T> planes(s_);
+        if (planes.possible()) best.meet(ConvAlgorithm::kPlanes, cost_.planes(pass, planes));
+        return best.algorithm;
     }
 
  private:
+    struct Cheapest {
+        ConvAlgorithm algorithm;
+        double cost;
+
+        void meet(ConvAlgorithm other, double its) {
+            if (its < cost) *this = {other, its};
+        }
+    };
+
     // What is decided in the same way for each pass; kAutomatic: nothing is.
     ConvAlgorithm common(WinogradPass pass) const {
         const Depthwise<T> depthwise(s_);
@@ -129,16 +129,51 @@ class ConvChoice {
         if (asked(ConvAlgorithm::kPlanes) && planes_possible(pass)) return asked_;
         if (asked(ConvAlgorithm::kWinograd2) && winograd_possible(s_, 2)) return asked_;
         if (asked(ConvAlgorithm::kWinograd4) && winograd_possible(s_, 4)) return asked_;
+        if (asked(ConvAlgorithm::kGrouped) && grouped_possible(pass)) return asked_;
         if (channelwise) return ConvAlgorithm::kDepthwise;
+        if (grouped_possible(pass) && grouped_pays<T>(s_, pass)) return ConvAlgorithm::kGrouped;
         if (asked_ != ConvAlgorithm::kAutomatic) return ConvAlgorithm::kAutomatic;
-        switch (winograd_outputs(s_, n_, pass)) {
-            case 2:
-                return ConvAlgorithm::kWinograd2;
-            case 4:
-                return ConvAlgorithm::kWinograd4;
-            default:
-                return ConvAlgorithm::kAutomatic;
+        return ConvAlgorithm::kAutomatic;
+    }
+
+    Cheapest forward_form(Epilogue<T> epilogue, bool winograd) const {
+        const WinogradPass pass = WinogradPass::kForward;
+        const bool plain = epilogue.pool == 1 && epilogue.floor == Epilogue<T>().floor;
+        const bool pixelwise = plain && is_pixelwise(s_);
+        Cheapest best = winograd
+                            ? summed_or_winograd(pass, pixelwise)
+                            : Cheapest{ConvAlgorithm::kProduct, cost_.product(pass, pixelwise)};
+        const Planes<T> planes(s_, epilogue);
+        if (planes.possible()) best.meet(ConvAlgorithm::kPlanes, cost_.planes(pass, planes));
+        if (Direct<T>(s_, epilogue).pays()) best.meet(ConvAlgorithm::kWindows, cost_.windows());
+        return best;
+    }
+
+    // A matrix product or Winograd's method. That must have clearly fewer products than there are
+    // to be added up otherwise, and sums over a few pixels are not worth a transformed kernel.
+    Cheapest summed_or_winograd(WinogradPass pass, bool plain) const {
+        constexpr double kMostProducts = 0.6, kLeastPixels = 49;
+        Cheapest best = {ConvAlgorithm::kProduct, cost_.product(pass, plain)};
+        const double pixels =
+            static_cast<double>(s_.out_height) * static_cast<double>(s_.out_width);
+        if (asked_ != ConvAlgorithm::kAutomatic) return best;
+        if (pass == WinogradPass::kBackwardKernel &&
+            static_cast<double>(n_) * pixels < kLeastPixels)
+            return best;
+        const double sums = static_cast<double>(s_.kernel_height * s_.kernel_width);
+        for (int64_t outputs = 2; outputs <= 4; outputs += 2) {
+            if (!winograd_possible(s_, outputs)) continue;
+            if (cost_.winograd_products(pass, outputs) > kMostProducts * sums) continue;
+            best.meet(outputs == 2 ? ConvAlgorithm::kWinograd2 : ConvAlgorithm::kWinograd4,
+                      cost_.winograd(pass, outputs));
         }
+        return best;
+    }
+
+    bool grouped_possible(WinogradPass pass) const {
+        const Grouped<T> grouped(s_);
+        return pass == WinogradPass::kBackwardInput ? grouped.backward_input_possible()
+                                                    : grouped.forward_possible();
     }
     bool asked(ConvAlgorithm algorithm) const { return asked_ == algorithm; }
     bool planes_possible(WinogradPass pass) const {
@@ -150,6 +185,7 @@ class ConvChoice {
     int64_t n_;
     Epilogue<T> epilogue_;
     ConvAlgorithm asked_;
+    ConvCost<T> cost_;
 };
 
 }  // namespace CONVKIT_ISA

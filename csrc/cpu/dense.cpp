@@ -9,9 +9,9 @@
 #include "cpu_kernels.h"
 #include "epilogue.h"
 #include "few_rows.h"
-#include "gemm.h"
 #include "lanes.h"
 #include "product.h"
+#include "weight_gradient.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
@@ -113,10 +113,61 @@ Strip<T> get_strip(int64_t vectors, std::index_sequence<V...>) {
     return table[vectors - 1];
 }
 
+// Adds R rows of the kernel, `units` apart, to columns of a row of y.
+template <class T, int R>
+void add_kernel_rows(const T* x, const T* kernel, int64_t units, int64_t columns, T* y) {
+    Vec<T> value[R];
+    CONVKIT_UNROLL
+    for (int r = 0; r < R; ++r) value[r] = broadcast(x[r]);
+    for_each_vector(y, 0, columns, [&](int64_t j, auto part) CONVKIT_INLINE {
+        Vec<T> sum = get(y + j, part);
+        CONVKIT_UNROLL
+        for (int r = 0; r < R; ++r) sum += value[r] * get(kernel + r * units + j, part);
+        put(y + j, sum, part);
+    });
+}
+
+// y = max(x kernel + bias, floor) for one row and a kernel that does not fit the caches: a few long
+// rows at a time, as memory is read fastest, with the sums in the first cache. Every sum is the
+// same chain as below, wherever columns are cut.
+template <class T>
+void multiply_one_far(const Context& context, const Dense& s, const T* x, const T* kernel,
+                      const T* bias, T floor, T* y) {
+    constexpr int kRows = 4;
+    constexpr int64_t kLeastColumns = 512;
+    const int64_t tasks =
+        std::max<int64_t>(1, std::min<int64_t>(context.threads, s.units / kLeastColumns));
+    const int64_t width = round_up(divide_up(s.units, tasks), kLanes<T>);
+    parallel_for(
+        context, divide_up(s.units, width), read_cost<T>(s.inputs * width),
+        [&](int64_t begin, int64_t end) {
+            for (int64_t j = begin * width; j < std::min(s.units, end * width); j += width) {
+                const int64_t columns = std::min(width, s.units - j);
+                std::fill_n(y + j, columns, T(0));
+                int64_t k = 0;
+                for (; k + kRows <= s.inputs; k += kRows) {
+                    add_kernel_rows<T, kRows>(x + k, kernel + k * s.units + j, s.units, columns,
+                                              y + j);
+                }
+                for (; k < s.inputs; ++k) {
+                    add_kernel_rows<T, 1>(x + k, kernel + k * s.units + j, s.units, columns, y + j);
+                }
+                for_each_vector(y + j, 0, columns, [&](int64_t i, auto part) CONVKIT_INLINE {
+                    const Vec<T> sum = get(y + j + i, part);
+                    put(y + j + i, larger<T>(bias ? sum + get(bias + j + i, part) : sum, floor),
+                        part);
+                });
+            }
+        });
+}
+
 // y = max(x kernel + bias, floor) for one row: bound by how fast the kernel comes out of memory.
 template <class T>
 void multiply_one(const Context& context, const Dense& s, const T* x, const T* kernel,
                   const T* bias, T floor, T* y) {
+    if (s.kernel_size() * static_cast<int64_t>(sizeof(T)) >= 2 * kStreamedBytes) {
+        return multiply_one_far(context, s, x, kernel, bias, floor, y);
+    }
     constexpr int kMost = std::min(16, 2 * kTileRows);
     const int64_t strips = divide_up(s.units, kMost * kLanes<T>);
     const int64_t width = round_up(divide_up(s.units, strips), kLanes<T>);

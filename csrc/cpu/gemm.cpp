@@ -254,7 +254,101 @@ Correlation<T> get_correlation(int64_t rows, std::index_sequence<M...>) {
     return table[rows - 1];
 }
 
+// A tile of M rows of V registers for correlate_plain(), which fetches a line of memory at each
+// step.
+template <class T, int M, int V>
+void plain_tile(Strided<T> a, Strided<T> b, Strided<T> ahead, int64_t depth, bool first, T* c,
+                int64_t c_step) {
+    Vec<T> sum[M][V];
+    CONVKIT_UNROLL
+    for (int m = 0; m < M; ++m) {
+        CONVKIT_UNROLL
+        for (int v = 0; v < V; ++v) {
+            sum[m][v] = first ? Vec<T>{} : load(c + m * c_step + v * kLanes<T>);
+        }
+    }
+    for (int64_t k = 0; k < depth; ++k) {
+        Vec<T> lanes[V];
+        CONVKIT_UNROLL
+        for (int v = 0; v < V; ++v) lanes[v] = load(b.data + v * kLanes<T>);
+        CONVKIT_UNROLL
+        for (int m = 0; m < M; ++m) {
+            const Vec<T> value = broadcast(a.data[m]);
+            CONVKIT_UNROLL
+            for (int v = 0; v < V; ++v) sum[m][v] += value * lanes[v];
+        }
+        fetch(ahead.data);
+        a.data += a.step, b.data += b.step, ahead.data += ahead.step;
+    }
+    CONVKIT_UNROLL
+    for (int m = 0; m < M; ++m) {
+        CONVKIT_UNROLL
+        for (int v = 0; v < V; ++v) store(c + m * c_step + v * kLanes<T>, sum[m][v]);
+    }
+}
+
+template <class T>
+using PlainTile = void (*)(Strided<T>, Strided<T>, Strided<T>, int64_t, bool, T*, int64_t);
+
+template <class T, int V, size_t... M>
+PlainTile<T> pick_plain_tile(int64_t rows, std::index_sequence<M...>) {
+    static constexpr PlainTile<T> table[] = {plain_tile<T, static_cast<int>(M) + 1, V>...};
+    return table[rows - 1];
+}
+
+template <class T, int V>
+PlainTile<T> pick_plain_tile(int64_t rows) {
+    return pick_plain_tile<T, V>(rows, std::make_index_sequence<Tiles<T, V>::kCount>());
+}
+
+template <class T>
+PlainTile<T> get_plain_tile(int vectors, int64_t rows) {
+    return vectors == 4   ? pick_plain_tile<T, 4>(rows)
+           : vectors == 2 ? pick_plain_tile<T, 2>(rows)
+                          : pick_plain_tile<T, 1>(rows);
+}
+
 }  // namespace
+
+template <class T>
+void correlate_plain(const Strided<T>& a, const Strided<T>& a_ahead, const Strided<T>& b,
+                     int64_t rows, int64_t columns, int64_t depth, bool first, T* c,
+                     int64_t c_step) {
+    constexpr int kWidest = kTileRows >= 12 ? 4 : 2;
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    T* const panel = scratch<T>(kPackB, kCorrelated * kWidest * kLanes<T>);
+    const int64_t a_lines = divide_up(rows, kLine), b_lines = divide_up(columns, kLine);
+    int64_t line = 0;
+    for (int64_t j = 0; j < columns;) {
+        int vectors = kWidest;
+        while (vectors * kLanes<T> > columns - j) vectors /= 2;
+        const int64_t width = vectors * kLanes<T>;
+        Strided<T> lanes = {b.data + j, b.step};
+        if (b.step > width) {  // rows far apart get into each other's way in the first cache
+            for (int64_t k = 0; k < depth; ++k) {
+                const T* from = lanes.data + k * b.step;
+                for (int v = 0; v < width; v += kLanes<T>) {
+                    store(panel + k * width + v, load(from + v));
+                }
+            }
+            lanes = {panel, width};
+        }
+        const int64_t most = vectors == 4 ? Tiles<T, 4>::kCount : Tiles<T, 2>::kCount;
+        const int64_t tiles = divide_up(rows, most);
+        for (int64_t i = 0; i < tiles; ++i, ++line) {
+            const int64_t m = cut(rows, tiles, i), count = cut(rows, tiles, i + 1) - m;
+            Strided<T> ahead = {b.data, 0};
+            if (line < a_lines) {
+                ahead = {a_ahead.data + line * kLine, a_ahead.step};
+            } else if (line < a_lines + b_lines) {
+                ahead = {b.data + depth * b.step + (line - a_lines) * kLine, b.step};
+            }
+            get_plain_tile<T>(vectors, count)({a.data + m, a.step}, lanes, ahead, depth, first,
+                                              c + m * c_step + j, c_step);
+        }
+        j += width;
+    }
+}
 
 template <class T>
 void multiply_shifted(const T* a, int64_t a_step, const T* planes, const int64_t* offsets,
@@ -344,7 +438,9 @@ void multiply_unpacked(const Rows<T>& a, const T* b, int64_t b_step, int64_t row
     template void multiply_shifted<T>(const T*, int64_t, const T*, const int64_t*, int64_t,       \
                                       int64_t, int64_t, T*, int64_t);                             \
     template void correlate_shifted<T>(const T*, const int64_t*, const T*, int64_t, int64_t,      \
-                                       int64_t, int64_t, T*);
+                                       int64_t, int64_t, T*);                                     \
+    template void correlate_plain<T>(const Strided<T>&, const Strided<T>&, const Strided<T>&,     \
+                                     int64_t, int64_t, int64_t, bool, T*, int64_t);
 INSTANTIATE_FOR(float)
 INSTANTIATE_FOR(double)
 

@@ -123,6 +123,22 @@ template <class T>
 void correlate_shifted(const T* planes, const int64_t* offsets, const T* d, int64_t d_step,
                        int64_t rows, int64_t columns, int64_t depth, T* sums);
 
+// Matrices that are multiplied where they lie, `step` values from row to row.
+template <class T>
+struct Strided {
+    const T* data;
+    int64_t step;
+};
+
+// c[m * c_step + j] = (first ? 0 : c[m * c_step + j]) + sum over k of a(k, m) b(k, j), for up to
+// kCorrelated rows k; columns are whole registers. Meanwhile what follows in memory is fetched: as
+// many rows of b, and of what a was copied from, which need not exist.
+constexpr int64_t kCorrelated = 192;
+template <class T>
+void correlate_plain(const Strided<T>& a, const Strided<T>& a_ahead, const Strided<T>& b,
+                     int64_t rows, int64_t columns, int64_t depth, bool first, T* c,
+                     int64_t c_step);
+
 // ---- packing -----------------------------------------------------------------------------------
 
 // Transposes a square of kLanes registers in place.
@@ -358,151 +374,6 @@ struct PlainRows {
     void pack(int64_t first, int64_t count, int64_t begin, int64_t end, T* dst) const {
         const int64_t offset = first * size + begin;
         copy_rows(dst, data + offset, size, count, end - begin, rows * size - offset);
-    }
-};
-
-// ---- gradients of weights ----------------------------------------------------------------------
-
-// dkernel (taps, groups * units) = transposed a (rows, taps) times dy (rows, groups * units), for
-// each group its own a: source(group) is a functor as above. dbias (groups * units), which may be
-// null, is the sum over the rows of dy.
-//
-// The rows are cut into slots, by shape only; each slot sums on its own, and the slots are added
-// in order. Where the taps fill registers better than the units, the product is formed transposed.
-template <class T>
-struct WeightGradient {
-    int64_t rows, taps, groups, units;
-    const T* dy;
-    T* dkernel;
-    T* dbias;
-
-    static constexpr int64_t kSlots = 16, kSlotRows = 512, kSlotValues = int64_t{1} << 20;
-
-    int64_t filters() const { return groups * units; }
-    int64_t kernel_size() const { return taps * filters(); }
-    int64_t slots() const {
-        const int64_t room = kSlotValues / std::max<int64_t>(1, kernel_size());
-        return std::max<int64_t>(1, std::min({kSlots, room, rows / kSlotRows}));
-    }
-    bool taps_in_lanes() const {
-        const int64_t padded_units = round_up(units, kLanes<T>);
-        const int64_t padded_taps = round_up(taps, kLanes<T>);
-        return units <= kBlockRows && 5 * taps * padded_units > 6 * units * padded_taps;
-    }
-    // dbias alone, on this thread.
-    void sum_bias() const {
-        if (dbias) sum_columns({0, rows}, 0, filters(), dbias);
-    }
-    // Taps of one task: whole tiles or panels, few enough to give several tasks.
-    int64_t tap_block() const { return taps_in_lanes() ? 2 * kPanel<T> : 5 * kTileRows; }
-
-    template <class Source>
-    void run(const Context& context, Source source) const {
-        const int64_t slot_count = slots(), blocks = divide_up(taps, tap_block());
-        const bool direct = slot_count == 1 && !taps_in_lanes();
-        T* sums = scratch<T>(kShared, slot_count * (kernel_size() + filters()));
-        T* bias_sums = sums + slot_count * kernel_size();
-        const double work = static_cast<double>(rows) * taps * units / (slot_count * blocks);
-        parallel_for(context, groups * slot_count * blocks, multiply_cost<T>(work),
-                     [&](int64_t begin, int64_t end) {
-                         for (int64_t i = begin; i < end; ++i) {
-                             const int64_t block = i % blocks, slot = i / blocks % slot_count;
-                             const int64_t group = i / blocks / slot_count;
-                             const Range part = {cut(rows, slot_count, slot),
-                                                 cut(rows, slot_count, slot + 1)};
-                             sum_block(source(group), group, part, block * tap_block(),
-                                       direct ? dkernel : sums + slot * kernel_size());
-                             if (dbias && block == 0) {
-                                 sum_columns(part, group * units, (group + 1) * units,
-                                             bias_sums + slot * filters());
-                             }
-                         }
-                     });
-        if (!direct) {
-            const double cost = 0.5 * slot_count * filters();
-            parallel_for(context, taps, cost, [&](int64_t begin, int64_t end) {
-                add_slots(sums, slot_count, begin, end);
-            });
-        }
-        for (int64_t f = 0; dbias && f < filters(); ++f) {
-            T sum = bias_sums[f];
-            for (int64_t slot = 1; slot < slot_count; ++slot)
-                sum += bias_sums[slot * filters() + f];
-            dbias[f] = sum;
-        }
-    }
-
- private:
-    // Adds rows `part` for the taps from `tap`, into one slot: (groups, units, taps) if the taps
-    // are in the lanes, else (taps, groups * units).
-    template <class Source>
-    void sum_block(const Source& a, int64_t group, Range part, int64_t tap, T* out) const {
-        const bool swapped = taps_in_lanes();
-        const int64_t tap_end = std::min(taps, tap + tap_block());
-        const bool whole = units % kLanes<T> == 0;
-        T* packed = scratch<T>(kPackA, kBlockRows * kStride<T>);
-        T* copy =
-            whole || swapped ? nullptr : scratch<T>(kPackB, packed_size<T>(kBlockRows, units));
-        T* targets[kBlockRows];
-        const int64_t target_count = swapped ? units : tap_end - tap;
-        for (int64_t m = 0; m < target_count; ++m) {
-            targets[m] = swapped ? out + (group * units + m) * taps + tap
-                                 : out + (tap + m) * filters() + group * units;
-        }
-        int64_t row = part.begin;
-        do {  // once even without rows: that zeroes the targets
-            const int64_t count = std::min(kBlockRows, part.end - row);
-            const T* gradient = dy + row * filters() + group * units;
-            const bool first = row == part.begin;
-            a.pack(row, count, tap, tap_end, packed);
-            if (swapped) {
-                multiply<T>({gradient, filters()}, {packed, kPanel<T>, kStride<T>}, units,
-                            tap_end - tap, count, first, nullptr, targets);
-            } else {
-                Lanes<T> lanes = {gradient, kPanel<T>, filters()};
-                if (!whole) {
-                    lanes = packed_lanes<T>(copy, kBlockRows, units);
-                    pack_lanes(
-                        kBlockRows, units, 0, count,
-                        [&](int64_t k) { return gradient + k * filters(); }, copy);
-                }
-                multiply<T>({packed, kStride<T>}, lanes, tap_end - tap, units, count, first,
-                            nullptr, targets);
-            }
-            row += count;
-        } while (row < part.end);
-    }
-
-    // out[column .. end] = sums over rows `part` of these columns of dy: four chains a column.
-    void sum_columns(Range part, int64_t column, int64_t end, T* out) const {
-        for (int64_t j = column; j < end; j += kLanes<T>) {
-            const int64_t width = std::min<int64_t>(kLanes<T>, end - j);
-            // Rows that can be read by whole registers.
-            const int64_t roomy = (rows * filters() - j - kLanes<T>) / filters() + 1;
-            Vec<T> sum[4] = {};
-            int64_t row = part.begin;
-            for (; row + 4 <= std::min(part.end, roomy); row += 4) {
-                for (int i = 0; i < 4; ++i) sum[i] += load(dy + (row + i) * filters() + j);
-            }
-            for (; row < part.end; ++row) {
-                sum[(row - part.begin) % 4] += load_partial(dy + row * filters() + j, width);
-            }
-            store_partial(out + j, (sum[0] + sum[1]) + (sum[2] + sum[3]), width);
-        }
-    }
-
-    void add_slots(const T* sums, int64_t slot_count, int64_t tap_begin, int64_t tap_end) const {
-        const bool swapped = taps_in_lanes();
-        for (int64_t tap = tap_begin; tap < tap_end; ++tap) {
-            for (int64_t f = 0; f < filters(); ++f) {
-                const T* value = sums + (swapped ? f * taps + tap : tap * filters() + f);
-                T sum = value[0];
-                for (int64_t slot = 1; slot < slot_count; ++slot) {
-                    sum += value[slot * kernel_size()];
-                }
-                dkernel[tap * filters() + f] = sum;
-            }
-        }
     }
 };
 

@@ -103,9 +103,16 @@ struct PixelLanes {
         if constexpr (kSeveral) return permuted<T>(load(x), load(x + kLanes<T>), evens);
         return load(x);
     }
-    // The other way; what stands behind, up to `end`, is overwritten.
+    // The other way; what stands behind, up to `end`, is overwritten. kPast: past the caches, of
+    // whole vectors.
+    template <bool kPast = false>
     CONVKIT_INLINE inline void store_pairs(T* to, const T* end, Vec<T> even, Vec<T> odd) const {
         const int64_t step = kSeveral ? int64_t{kLanes<T>} : channels, room = end - to;
+        if constexpr (kPast) {
+            store_past(to, even);
+            if (room > step) store_past(to + step, odd);
+            return;
+        }
         store_run(to, end, kSeveral ? permuted<T>(even, odd, low) : even, room);
         if (room <= step) return;
         store_run(to + step, end, kSeveral ? permuted<T>(even, odd, high) : odd, room - step);
@@ -313,8 +320,10 @@ struct HalvedTriples {
         }
     }
 
-    // Rows 2 out and, if there are two, 2 out + 1 of dx.
-    void gather(int64_t out, T* dx, int64_t rows) const {
+    // Rows 2 out and, if there are two, 2 out + 1 of dx. Meanwhile what the next row of windows is
+    // made of is fetched.
+    template <bool kPast>
+    void gather(int64_t sample, int64_t out, T* dx, int64_t rows) const {
         const Lanes lanes = all_lanes;
         const int64_t channels = lanes.channels, size = s.width * channels;
         const T *const give = gives(out), *const above = gives(out - 1);
@@ -324,7 +333,16 @@ struct HalvedTriples {
             if constexpr (!kMax) return load(line + at);
             return load(winner + at) == broadcast(T(tap)) ? load(line + at) : Vec<T>{};
         };
+        const T* const next_dy = dy + (sample * s.out_height + out + 1) * values;
+        const T* const next_x = kMax ? x.x + (sample * s.height + 2 * out + 3) * size : nullptr;
         lanes.for_each(pairs, [&](int64_t at, int64_t pixel) CONVKIT_INLINE {
+            if constexpr (!kSeveral) {
+                __builtin_prefetch(next_dy + at, 0, 2);
+                for (int64_t i = 0; kMax && i < 2; ++i) {
+                    __builtin_prefetch(next_x + i * size + at + pixel, 0, 2);
+                    __builtin_prefetch(next_x + i * size + at + pixel + channels, 0, 2);
+                }
+            }
             const int64_t left = at - channels;
             Vec<T> even{}, odd{}, lower_even{}, lower_odd{};
             even += share(above, taps_above, left, 8);
@@ -336,9 +354,10 @@ struct HalvedTriples {
             lower_even += share(give, taps, left, 5);
             lower_even += share(give, taps, at, 3);
             lower_odd += share(give, taps, at, 4);
-            lanes.store_pairs(dx + at + pixel, end, even, odd);
+            lanes.template store_pairs<kPast>(dx + at + pixel, end, even, odd);
             if (rows == 1) return;
-            lanes.store_pairs(dx + size + at + pixel, second_end, lower_even, lower_odd);
+            T* const lower = dx + size + at + pixel;
+            lanes.template store_pairs<kPast>(lower, second_end, lower_even, lower_odd);
         });
     }
 };
@@ -359,7 +378,10 @@ static inline void halved_rows(const Context& context, const Pool2d& s, int64_t 
         const int64_t reach = Rows::reach_of(s.channels);
         T* const memory = scratch<T>(kLocal, kept + (kMax ? Rows::kCopies * (size + reach) : 0));
         const Rows readable{x, x + (kMax ? n * s.input_size() : 0), size, reach, memory + kept};
-        const Line<T> line(past, 2 * size);
+        // Of whole vectors, results go straight to memory.
+        const bool straight = kWindow == 3 && !kSeveral && past && s.channels % kLanes<T> == 0 &&
+                              reinterpret_cast<uintptr_t>(dx) % kVectorBytes == 0;
+        const Line<T> line(past && !straight, 2 * size);
         const auto for_each_row = [&](auto body) CONVKIT_INLINE {
             for (int64_t at = begin; at < end; ++at) {
                 const int64_t sample = at / pairs, out = at % pairs;
@@ -367,7 +389,7 @@ static inline void halved_rows(const Context& context, const Pool2d& s, int64_t 
                 T* const to = dx + (sample * s.height + 2 * out) * size;
                 T* const pair = line.at(to);
                 body(sample, out, pair, rows, at == begin);
-                if (past) copy_past(pair, rows * size, to);
+                if (past && !straight) copy_past(pair, rows * size, to);
             }
         };
         if constexpr (kWindow == 2) {
@@ -378,12 +400,13 @@ static inline void halved_rows(const Context& context, const Pool2d& s, int64_t 
                 });
         } else {
             Triples triples(s, lanes, readable, dy, memory);
-            for_each_row([&](int64_t sample, int64_t out, T* to, int64_t rows, bool first)
-                             CONVKIT_INLINE {
-                                 if (first || out == 0) triples.make(sample, out - 1);
-                                 triples.make(sample, out);
-                                 triples.gather(out, to, rows);
-                             });
+            for_each_row(
+                [&](int64_t sample, int64_t out, T* to, int64_t rows, bool first) CONVKIT_INLINE {
+                    if (first || out == 0) triples.make(sample, out - 1);
+                    triples.make(sample, out);
+                    straight ? triples.template gather<!kSeveral>(sample, out, to, rows)
+                             : triples.template gather<false>(sample, out, to, rows);
+                });
         }
     });
 }

@@ -72,7 +72,24 @@ void with_count(int64_t count, F f) {
 }
 
 // ---- forward ------------------------------------------------------------------------------------
-// line = each of `width` pixels of x, so many times.
+// Whether each vector of a pixel's channels may be stored past the caches where it belongs.
+template <class T>
+bool straight(bool past, const Upsample2d& s, const T* y) {
+    return past && s.channels % kLanes<T> == 0 &&
+           reinterpret_cast<uintptr_t>(y) % kVectorBytes == 0;
+}
+
+// line = each of `width` pixels of x, so many times, past the caches.
+template <class T>
+void repeat_pixels_past(int64_t width, int64_t channels, int64_t scale, const T* x, T* line) {
+    for (int64_t in = 0; in < width; ++in, x += channels) {
+        for (int64_t k = 0; k < scale; ++k, line += channels) {
+            for (int64_t c = 0; c < channels; c += kLanes<T>) store_past(line + c, load(x + c));
+        }
+    }
+}
+
+// The same, into the caches.
 template <class T>
 void repeat_pixels(int64_t width, int64_t channels, int64_t scale, const T* x, const T* x_end,
                    T* line, const T* line_end) {
@@ -105,6 +122,12 @@ void nearest(const Context& context, const Upsample2d& s, int64_t n, const T* x,
         const Line<T> line(past, size);
         for (int64_t row = begin; row < end; ++row) {
             T* to = y + row * s.scale_height * size;
+            if (straight(past, s, y)) {
+                for (int64_t i = 0; i < s.scale_height; ++i, to += size) {
+                    repeat_pixels_past(s.width, s.channels, s.scale_width, x + row * width, to);
+                }
+                continue;
+            }
             T* const top = line.at(to);
             repeat_pixels(s.width, s.channels, s.scale_width, x + row * width, x_end, top,
                           past ? top + size : y + end * s.scale_height * size);
@@ -120,8 +143,9 @@ void nearest(const Context& context, const Upsample2d& s, int64_t n, const T* x,
 }
 
 // Between each two neighbours of so many pairs of pixels `count` pixels, the second's shares in
-// them `shares`; `apart`: from the first to the second. The line may be read beyond its end.
-template <int kCount, class T>
+// them `shares`; `apart`: from the first to the second. The line may be read beyond its end. kPast:
+// straight past the caches.
+template <int kCount, bool kPast, class T>
 void mix_pixels(int64_t count, const T* shares, int64_t pairs, const T* line, int64_t apart,
                 int64_t channels, T* pixel, const T* pixel_end) {
     const int64_t outputs = kCount ? kCount : count;
@@ -137,7 +161,9 @@ void mix_pixels(int64_t count, const T* shares, int64_t pairs, const T* line, in
                 const Vec<T> v = kCount ? a * first[k] + b * second[k]
                                         : a * broadcast(1 - shares[k]) + b * broadcast(shares[k]);
                 T* const to = pixel + k * channels + c;
-                if (c == 0 || channels - c >= kLanes<T>) {
+                if (kPast) {
+                    store_past(to, v);
+                } else if (c == 0 || channels - c >= kLanes<T>) {
                     store_run(to, pixel_end, v, channels - c);
                 } else {  // a whole vector would write over what the next pixel begins with
                     store_partial(to, v, channels - c);
@@ -149,18 +175,18 @@ void mix_pixels(int64_t count, const T* shares, int64_t pairs, const T* line, in
 
 // line = `mixed` (width, channels) and what lies between its pixels; before the first and after the
 // last it goes on as they are. shares: of a pair, and as many zeros.
-template <class T>
+template <bool kPast, class T>
 void mix_columns(const Upsample2d& s, const T* mixed, const T* shares, T* line, const T* line_end) {
     const int64_t channels = s.channels, scale = s.scale_width, before = scale / 2;
-    mix_pixels<0>(before, shares + scale, 1, mixed, 0, channels, line, line_end);
+    mix_pixels<0, kPast>(before, shares + scale, 1, mixed, 0, channels, line, line_end);
     line += before * channels;
     with_count(scale, [&](auto count) {
-        mix_pixels<decltype(count)::value>(scale, shares, s.width - 1, mixed, channels, channels,
-                                           line, line_end);
+        mix_pixels<decltype(count)::value, kPast>(scale, shares, s.width - 1, mixed, channels,
+                                                  channels, line, line_end);
     });
     line += (s.width - 1) * scale * channels;
-    mix_pixels<0>(scale - before, shares + scale, 1, mixed + (s.width - 1) * channels, 0, channels,
-                  line, line_end);
+    mix_pixels<0, kPast>(scale - before, shares + scale, 1, mixed + (s.width - 1) * channels, 0,
+                         channels, line, line_end);
 }
 
 template <class T>
@@ -186,8 +212,12 @@ void bilinear(const Context& context, const Upsample2d& s, int64_t n, const T* x
                     const Vec<T> a = get(top + i, part), b = get(bottom + i, part);
                     put(mixed + i, a * (1 - rows.share) + b * rows.share, part);
                 });
+                if (straight(past, s, y)) {
+                    mix_columns<true>(s, mixed, shares, y + row * size, y + end * size);
+                    continue;
+                }
                 T* const to = line.at(y + row * size);
-                mix_columns(s, mixed, shares, to, past ? to + size : y + end * size);
+                mix_columns<false>(s, mixed, shares, to, past ? to + size : y + end * size);
                 line.copy_to(y + row * size);
             }
         });
@@ -245,14 +275,22 @@ void gather_lines(int64_t count, const T* dy, const T* weights, int64_t size, T*
 }
 
 // pixels (size, channels), each the sum of `count` pixels of the line, the next `step` values
-// further on; the line may be read beyond its end.
+// further on; the line may be read beyond its end. Meanwhile `lines` of as many steps are fetched
+// from `ahead` on.
 template <int kCount, class T>
 void gather_pixels(int64_t count, const T* line, const T* weights, int64_t size, int64_t step,
-                   int64_t channels, T* pixel, const T* pixel_end) {
+                   int64_t channels, const T* ahead, int64_t lines, int64_t line_size, T* pixel,
+                   const T* pixel_end) {
     const int64_t outputs = kCount ? kCount : count;
     Vec<T> known[kCount + 1];
     for (int k = 0; k < kCount; ++k) known[k] = broadcast(weights[k]);
-    for (int64_t in = 0; in < size; ++in, line += step, pixel += channels) {
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    for (int64_t in = 0; in < size; ++in, line += step, pixel += channels, ahead += step) {
+        for (int64_t i = 0; i < lines; ++i) {
+            for (int64_t k = 0; k < step; k += kLine) {
+                __builtin_prefetch(ahead + i * line_size + k, 0, 2);
+            }
+        }
         for (int64_t c = 0; c < channels; c += kLanes<T>) {
             Vec<T> v{};
             for (int64_t k = 0; k < outputs; ++k) {
@@ -260,6 +298,26 @@ void gather_pixels(int64_t count, const T* line, const T* weights, int64_t size,
             }
             store_run(pixel + c, pixel_end, v, channels - c);
         }
+    }
+}
+
+// pixels (width, channels), each the sum of a square of dy: what the general way below would give,
+// without a line between.
+template <int kScale, class T>
+void sum_squares(int64_t width, int64_t channels, const T* dy, T* pixel) {
+    const int64_t size = width * kScale * channels;
+    for (int64_t in = 0; in < width; ++in, dy += kScale * channels, pixel += channels) {
+        for_each_vector(pixel, 0, channels, [&](int64_t c, auto part) CONVKIT_INLINE {
+            Vec<T> sum{};
+            for (int j = 0; j < kScale; ++j) {
+                Vec<T> column{};
+                for (int i = 0; i < kScale; ++i) {
+                    column += get(dy + i * size + j * channels + c, part);
+                }
+                sum += column;
+            }
+            put(pixel + c, sum, part);
+        });
     }
 }
 
@@ -274,7 +332,15 @@ void backward(const Context& context, const Upsample2d& s, int64_t n, const T* d
         const Axis<T> rows(s, s.scale_height, s.height, weights);
         const Axis<T> columns(s, s.scale_width, s.width, weights + 6 * s.scale_height);
         const Line<T> line(past, width);
+        const bool squares =
+            !s.bilinear && s.scale_height == 2 && s.scale_width == 2 && s.channels >= kLanes<T>;
         for (int64_t row = begin; row < end; ++row) {
+            if (squares) {
+                T* const to = line.at(dx + row * width);
+                sum_squares<2>(s.width, s.channels, dy + row * 2 * size, to);
+                line.copy_to(dx + row * width);
+                continue;
+            }
             const auto down = rows.of(row % s.height);
             const T* const from = dy + (row / s.height * out_height + down.outputs.begin) * size;
             with_count(down.outputs.count(), [&](auto count) {
@@ -289,8 +355,9 @@ void backward(const Context& context, const Upsample2d& s, int64_t n, const T* d
                 with_count(across.outputs.count(), [&](auto count) {
                     gather_pixels<decltype(count)::value>(
                         across.outputs.count(), gathered + across.outputs.begin * s.channels,
-                        across.weights, alike, step, s.channels, to + in * s.channels,
-                        past ? to + width : dx + end * width);
+                        across.weights, alike, step, s.channels,
+                        from + down.outputs.count() * size + in * step, s.scale_height, size,
+                        to + in * s.channels, past ? to + width : dx + end * width);
                 });
                 in += alike;
             }

@@ -4,10 +4,10 @@
 // (places, channels, kPanel); patches in blocks of channels, (places, blocks, windows, block);
 // products (places, windows, block) of one block of filters.
 //
-// Two ways to cut the work, by shape alone. Strips: a thread takes windows through all three steps,
-// with the weights transformed before. Shared: all threads transform the patches of a few windows,
-// then each takes blocks of filters over all of them and transforms weights where they are used; if
-// there are but a few windows in all, by winograd_few.h.
+// Two ways to cut the work, which give the same bits. Strips: a thread takes windows through all
+// three steps, with the weights transformed before. Shared: all threads transform the patches of a
+// few windows, then each takes blocks of filters over all of them and transforms weights where they
+// are used, unless a program keeps them; if there are but a few windows in all, by winograd_few.h.
 #include "winograd_conv.h"
 
 #include "winograd_few.h"
@@ -115,6 +115,12 @@ void all_weights(const Context& context, const Windowed& s, const T* kernel, T* 
     });
 }
 
+// Tells transformed weights of this instruction set and these windows from others.
+const void* maker(const Windowed& s) {
+    static const char addresses[5] = {};
+    return addresses + s.outputs;
+}
+
 // A' m A of the products of filters begin .. end (of one block) of a window, then the epilogue.
 template <class T, int kOutputs, int kTaps>
 void store_window(const Windowed& s, const WindowPlace& place, const T* products, int64_t step,
@@ -172,38 +178,45 @@ void store_window(const Windowed& s, const WindowPlace& place, const T* products
 template <class T>
 class Convolution {
  public:
-    Convolution(const Windowed& s, int64_t n, const T* x, const T* kernel, const T* weights,
-                const T* bias, Epilogue<T> epilogue, T* y)
+    Convolution(const Windowed& s, int64_t n, const T* x, const T* kernel, const T* bias,
+                Epilogue<T> epilogue, T* y)
         : s(s),
           total(n * s.windows()),
           x(x),
           kernel(kernel),
-          weights(weights),
           bias(bias),
           epilogue(epilogue),
           y(y) {}
 
-    void run(const Context& context) { sharing() ? by_filters(context) : by_strips(context); }
-
-    // Whether patches are shared, so that weights need not be transformed before.
-    bool sharing() const {
-        return s.filters > kPanel<T> &&
-               (total * s.places() <= kGroupPlaces || weights_bytes() > kFarWeights);
+    void run(const Context& context) {
+        if (context.kept) {
+            weights = kept_values<T>(*context.kept, maker(s), weights_size<T>(s),
+                                     [&](T* values) { all_weights(context, s, kernel, values); });
+        }
+        sharing() ? by_filters(context) : by_strips(context);
     }
 
  private:
     const Windowed s;
     const int64_t total;  // windows
-    const T *const x, *const kernel, *weights, *const bias;
+    const T *const x, *const kernel, *const bias;
+    const T* weights = nullptr;  // transformed, where that is done before
     const Epilogue<T> epilogue;
     T* const y;
 
     double cost(int64_t tasks) const {
-        return multiply_cost<T>(static_cast<double>(total) * s.places() * s.channels * s.filters /
-                                tasks);
+        return windows_cost<T>(s, static_cast<double>(total) / static_cast<double>(tasks));
     }
 
     int64_t weights_bytes() const { return weights_size<T>(s) * int64_t{sizeof(T)}; }
+
+    // Whether patches are shared, and weights transformed where they are used unless they are kept:
+    // then the patches of a few windows alone, to read the weights once.
+    bool sharing() const {
+        if (weights) return total <= kFewWindows;
+        return s.filters > kPanel<T> &&
+               (total * s.places() <= kGroupPlaces || weights_bytes() > kFarWeights);
+    }
 
     // Few strips are made even in number, so that two threads have equal shares.
     int64_t strips() const {
@@ -252,7 +265,6 @@ class Convolution {
         T* patches = scratch<T>(kShared, s.places() * step + s.channels);
         T* zeros = patches + s.places() * step;
         fill_zero(zeros, s.channels);
-        weights = nullptr;
         for (int64_t group = 0; group < groups; ++group) {
             const int64_t start = cut(total, groups, group);
             const int64_t size = cut(total, groups, group + 1) - start;
@@ -283,7 +295,8 @@ class Convolution {
     // Of 3 x 3 kernels alone: those of 5 x 5 would be transformed with other roundings than in a
     // larger batch, since compilers contract the same sums in other ways there.
     bool few() const {
-        return s.taps == 3 && total <= kFewWindows && !s.turned && s.filters % kLanes<T> == 0;
+        return !weights && s.taps == 3 && total <= kFewWindows && !s.turned &&
+               s.filters % kLanes<T> == 0;
     }
 
     // The outputs of filters begin .. end, whole registers, at all windows, which are few.
@@ -335,11 +348,6 @@ class Convolution {
     }
 };
 
-Windowed windowed(const Conv2d& s, int64_t outputs, WinogradPass pass) {
-    return pass == WinogradPass::kBackwardInput ? Windowed::backward_input(s, outputs)
-                                                : Windowed::forward(s, outputs);
-}
-
 }  // namespace
 
 bool winograd_possible(const Conv2d& s, int64_t outputs) {
@@ -351,50 +359,26 @@ bool winograd_possible(const Conv2d& s, int64_t outputs) {
 }
 
 template <class T>
-int64_t winograd_weights_size(const Conv2d& s, int64_t outputs, WinogradPass pass) {
-    return weights_size<T>(windowed(s, outputs, pass));
-}
-
-template <class T>
-bool winograd_uses_weights(const Conv2d& s, int64_t outputs, WinogradPass pass, int64_t n) {
-    const Convolution<T> convolution(windowed(s, outputs, pass), n, nullptr, nullptr, nullptr,
-                                     nullptr, {}, nullptr);
-    return !convolution.sharing();
-}
-
-template <class T>
-void winograd_weights(const Context& context, const Conv2d& s, int64_t outputs, WinogradPass pass,
-                      const T* kernel, T* weights) {
-    all_weights(context, windowed(s, outputs, pass), kernel, weights);
-}
-
-template <class T>
 void conv2d_winograd(const Context& context, const Conv2d& s, int64_t outputs, int64_t n,
-                     const T* x, const T* kernel, const T* weights, const T* bias,
-                     Epilogue<T> epilogue, T* y) {
+                     const T* x, const T* kernel, const T* bias, Epilogue<T> epilogue, T* y) {
     if (n * s.output_size() == 0) return;
     const Windowed shape = Windowed::forward(s, outputs);
-    Convolution<T>(shape, n, x, kernel, weights, bias, epilogue, y).run(context);
+    Convolution<T>(shape, n, x, kernel, bias, epilogue, y).run(context);
 }
 
 template <class T>
 void conv2d_winograd_backward_input(const Context& context, const Conv2d& s, int64_t outputs,
-                                    int64_t n, const T* dy, const T* kernel, const T* weights,
-                                    T* dx) {
+                                    int64_t n, const T* dy, const T* kernel, T* dx) {
     if (n * s.input_size() == 0) return;
     const Windowed shape = Windowed::backward_input(s, outputs);
-    Convolution<T>(shape, n, dy, kernel, weights, nullptr, {}, dx).run(context);
+    Convolution<T>(shape, n, dy, kernel, nullptr, {}, dx).run(context);
 }
 
 #define INSTANTIATE_FOR(T)                                                                      \
-    template int64_t winograd_weights_size<T>(const Conv2d&, int64_t, WinogradPass);            \
-    template bool winograd_uses_weights<T>(const Conv2d&, int64_t, WinogradPass, int64_t);      \
-    template void winograd_weights<T>(const Context&, const Conv2d&, int64_t, WinogradPass,     \
-                                      const T*, T*);                                            \
     template void conv2d_winograd<T>(const Context&, const Conv2d&, int64_t, int64_t, const T*, \
-                                     const T*, const T*, const T*, Epilogue<T>, T*);            \
+                                     const T*, const T*, Epilogue<T>, T*);                      \
     template void conv2d_winograd_backward_input<T>(const Context&, const Conv2d&, int64_t,     \
-                                                    int64_t, const T*, const T*, const T*, T*);
+                                                    int64_t, const T*, const T*, T*);
 INSTANTIATE_FOR(float)
 INSTANTIATE_FOR(double)
 

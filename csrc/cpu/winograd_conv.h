@@ -9,8 +9,8 @@
 // with A, B and G of winograd_axis.h. dx is the convolution of dy with the turned kernel. For each
 // place the products of all windows, channels and filters are one matrix product.
 //
-// An output takes part of the values of its window's patch: what is not finite there makes NaN of
-// the window's outputs, and of dkernel.
+// Differences of a window's patch meet in its outputs: what is not finite there may make NaN of all
+// of them, and of dkernel.
 #pragma once
 
 #include "context.h"
@@ -44,29 +44,15 @@ static constexpr double winograd_error(int64_t outputs, int64_t taps) {
 // Whether these functions can be used for `s` in windows of outputs x outputs (2 or 4).
 bool winograd_possible(const Conv2d& s, int64_t outputs);
 
-// Transformed weights, for forward or backward_input: how many values, whether a batch of n samples
-// makes use of them (few windows do not: their weights are transformed where they are used, which
-// is faster than to fetch what is larger), and the values themselves. These depend neither on the
-// size of the picture nor on that of the batch.
-template <class T>
-int64_t winograd_weights_size(const Conv2d& s, int64_t outputs, WinogradPass pass);
-template <class T>
-bool winograd_uses_weights(const Conv2d& s, int64_t outputs, WinogradPass pass, int64_t n);
-template <class T>
-void winograd_weights(const Context& context, const Conv2d& s, int64_t outputs, WinogradPass pass,
-                      const T* kernel, T* weights);
-
-// y (n, out_height, out_width, filters), or pooled. The kernel is given in any case, weights are
-// those of winograd_weights or null, bias may be null.
+// y (n, out_height, out_width, filters), or pooled; bias may be null. Where the context keeps what
+// is made of weights, they are transformed once.
 template <class T>
 void conv2d_winograd(const Context& context, const Conv2d& s, int64_t outputs, int64_t n,
-                     const T* x, const T* kernel, const T* weights, const T* bias,
-                     Epilogue<T> epilogue, T* y);
+                     const T* x, const T* kernel, const T* bias, Epilogue<T> epilogue, T* y);
 
 template <class T>
 void conv2d_winograd_backward_input(const Context& context, const Conv2d& s, int64_t outputs,
-                                    int64_t n, const T* dy, const T* kernel, const T* weights,
-                                    T* dx);
+                                    int64_t n, const T* dy, const T* kernel, T* dx);
 
 // dbias may be null.
 template <class T>

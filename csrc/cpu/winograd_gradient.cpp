@@ -36,18 +36,17 @@ class WeightSums {
             kernels = dkernel;
             biases = dbias;
         }
-        const double work = static_cast<double>(total) * s.places() * s.channels * s.filters;
-        parallel_for(context, blocks * slots, multiply_cost<T>(work / (blocks * slots)),
-                     [&](int64_t begin, int64_t end) {
-                         for (int64_t i = begin; i < end; ++i) {
-                             const int64_t block = i / slots;
-                             with_axis(s, [&](auto, auto outputs, auto taps) {
-                                 task<decltype(outputs)::value, decltype(taps)::value>(
-                                     block / s.filter_blocks(), block % s.filter_blocks(),
-                                     i % slots);
-                             });
-                         }
-                     });
+        const int64_t tasks = blocks * slots;
+        const double cost = windows_cost<T>(s, static_cast<double>(total)) / tasks;
+        parallel_for(context, tasks, cost, [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) {
+                const int64_t block = i / slots;
+                with_axis(s, [&](auto, auto outputs, auto taps) {
+                    task<decltype(outputs)::value, decltype(taps)::value>(
+                        block / s.filter_blocks(), block % s.filter_blocks(), i % slots);
+                });
+            }
+        });
         if (slots == 1) return;
         add_slots(context, kernels, kernel_size(), dkernel);
         if (dbias) add_slots(context, biases, s.filters, dbias);

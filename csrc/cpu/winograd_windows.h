@@ -65,6 +65,17 @@ static inline int64_t place_step(int64_t values) {
     return values + kLanes<T>;
 }
 
+// A rough time in nanoseconds for so many windows: products and, which take longer where channels
+// are few, transforms.
+template <class T>
+static inline double windows_cost(const Windowed& s, double windows) {
+    const double registers =
+        static_cast<double>(divide_up(s.channels, kLanes<T>) + divide_up(s.filters, kLanes<T>));
+    const double places = windows * static_cast<double>(s.places());
+    return multiply_cost<T>(places * static_cast<double>(s.channels * s.filters)) +
+           1.2 * places * registers;
+}
+
 // Calls use(FastAxis) for the window's.
 template <class Use>
 static inline void with_axis(const Windowed& s, Use use) {

@@ -1,11 +1,16 @@
 """What nvcc makes of the CUDA kernels: registers, shared memory and spills of each.
 
-    python tests/cuda/resources.py [--all]
+    python tests/cuda/resources.py [--all] [--log FILE]
+    python tests/cuda/resources.py --architectures
 
 Compiles every source of csrc/cuda for the oldest architecture that convkit is built for and for the
 newest generation that this nvcc knows, and fails on a warning or on more bytes of spills than
 spills.txt allows.
 Prints the kernels that spill, and with `--all` every one. Does nothing where there is no nvcc.
+
+A build of the package for just these architectures (`--architectures` prints them as CUDAARCHS has
+them) tells the same, so its log will do: by ninja, with NVCC_APPEND_FLAGS="-Xptxas=-v
+-Werror=all-warnings".
 """
 
 from __future__ import annotations
@@ -27,7 +32,8 @@ SOURCES = ROOT / "csrc" / "cuda"
 BUDGET = Path(__file__).with_name("spills.txt")
 GENERATIONS = (90, 100, 120)
 
-ENTRY = re.compile(r"Compiling entry function '(.+)' for 'sm_\d+'")
+BUILDING = re.compile(r"Building CUDA object .*/(\w+\.cu)\.o")
+ENTRY = re.compile(r"Compiling entry function '(.+)' for 'sm_(\d+)'")
 SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
@@ -80,12 +86,14 @@ def short(name: str) -> str:
     return name.removeprefix("void ").strip()
 
 
-def kernels(source: str, architecture: int, report: str) -> Iterator[Kernel]:
-    """The kernels that a report of ptxas is about."""
-    name, stack, spills = "", 0, 0
+def kernels(report: str, source: str = "") -> Iterator[Kernel]:
+    """The kernels that a report of ptxas is about, which may name the sources itself."""
+    name, architecture, stack, spills = "", 0, 0, 0
     for line in report.splitlines():
-        if found := ENTRY.search(line):
-            name, stack, spills = found[1], 0, 0
+        if found := BUILDING.search(line):
+            source = found[1]
+        elif found := ENTRY.search(line):
+            name, architecture, stack, spills = found[1], int(found[2]), 0, 0
         elif found := SPILLS.search(line):
             stack, spills = int(found[1]), int(found[2]) + int(found[3])
         elif name and (found := USED.search(line)):
@@ -105,7 +113,36 @@ def compiled(nvcc: str, source: Path, architecture: int, folder: Path) -> list[K
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{source.name}, sm_{architecture}:\n{done.stdout}{done.stderr}")
-    return list(kernels(source.name, architecture, demangled(done.stdout + done.stderr)))
+    return list(kernels(demangled(done.stdout + done.stderr), source.name))
+
+
+def compiled_all(nvcc: str) -> list[Kernel]:
+    """Compiles every source. RuntimeError where nvcc fails or warns."""
+    work = [(path, a) for a in architectures(nvcc) for path in sorted(SOURCES.glob("*.cu"))]
+    failed, found = [], []
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(compiled, nvcc, path, a, Path(folder)) for path, a in work]
+        for job in jobs:
+            try:
+                found += job.result()
+            except RuntimeError as error:
+                failed.append(str(error))
+    if failed:
+        raise RuntimeError("\n".join(failed))
+    return found
+
+
+def logged(nvcc: str, log: Path) -> list[Kernel]:
+    """What the log of a build says. RuntimeError where it does not speak of every source and of
+    every architecture."""
+    text = log.read_text(errors="replace")
+    built = set(BUILDING.findall(text))
+    if missing := {path.name for path in SOURCES.glob("*.cu")} - built:
+        raise RuntimeError(f"resources: {log} says nothing of {', '.join(sorted(missing))}")
+    found = list(kernels(demangled(text)))
+    if missing := set(architectures(nvcc)) - {k.architecture for k in found}:
+        raise RuntimeError(f"resources: {log} has no kernels for {sorted(missing)}")
+    return found
 
 
 def budget() -> dict[tuple[int, str], int]:
@@ -132,22 +169,21 @@ def table(found: Sequence[Kernel]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Registers, shared memory and spills of kernels.")
     parser.add_argument("--all", action="store_true", help="print every kernel")
+    parser.add_argument("--log", type=Path, help="of a build, to read instead of compiling")
+    parser.add_argument("--architectures", action="store_true", help="print them, and no more")
     arguments = parser.parse_args()
     nvcc = shutil.which("nvcc")
+    if arguments.architectures:
+        print("{}-real;{}".format(*architectures(nvcc)) if nvcc else "")
+        return 0
     if nvcc is None:
         print("resources: no nvcc here, nothing was compiled")
         return 0
-    work = [(path, a) for a in architectures(nvcc) for path in sorted(SOURCES.glob("*.cu"))]
-    failed = False
-    found: list[Kernel] = []
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = [pool.submit(compiled, nvcc, path, a, Path(folder)) for path, a in work]
-        for job in jobs:
-            try:
-                found += job.result()
-            except RuntimeError as error:
-                failed = True
-                print(error)
+    try:
+        found = logged(nvcc, arguments.log) if arguments.log else compiled_all(nvcc)
+    except RuntimeError as error:
+        print(error)
+        return 1
     allowed = budget()
     over = [k for k in found if k.spills > allowed.get((k.architecture, k.name), 0)]
     shown = found if arguments.all else [k for k in found if k.spills]
@@ -161,7 +197,7 @@ def main() -> int:
         )
     most = max((k.registers for k in found), default=0)
     print(f"resources: {len(found)} kernels, at most {most} registers, {len(over)} over budget")
-    return int(failed or bool(over))
+    return int(bool(over))
 
 
 if __name__ == "__main__":

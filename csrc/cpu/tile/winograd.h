@@ -15,8 +15,8 @@
 // Winograd Convolution for Deep Neural Networks, 2020.)
 //
 // An output takes part of its own values alone, so a NaN reaches no others, as in the sums.
-// But an infinity becomes a NaN, since it meets itself in differences; and what is not finite in
-// the kernel reaches outputs at the border from the zeros beyond it too.
+// But an infinity mostly becomes a NaN, since it meets itself in differences; and what is not
+// finite in the kernel reaches outputs at the border from the zeros beyond it too.
 #pragma once
 
 #include "gemm.h"
