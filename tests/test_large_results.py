@@ -20,9 +20,18 @@ MOST_KEPT = 256 * MIB  # csrc/bind/results.cpp
 
 FEW = (427, 431, 6)  # of a sample, channels that do not fill a vector
 MANY = (257, 251, 17)  # and channels that fill more than one
-SHAPES = {"few": FEW, "many": MANY}
+WHOLE = (257, 251, 16)  # or whole vectors
+SHAPES = {"few": FEW, "many": MANY, "whole": WHOLE}
 
 Op = Callable[..., Any]
+
+
+def halves(x: np.ndarray, window: int) -> np.ndarray:
+    """As many values as there are windows at every second row and column."""
+    height, width = ((size - window) // 2 + 1 for size in x.shape[1:3])
+    return x[:, :height, :width]
+
+
 CASES: dict[str, Op] = {
     "relu": lambda x, out: ops.relu(x, out=out),
     "relu_backward": lambda x, out: ops.relu_backward(x, x, out=out),
@@ -46,6 +55,13 @@ CASES: dict[str, Op] = {
             x[:, 1:-1, 1:-1], x, 3, strides=1, out=out
         )
         for op in ("max_pool2d", "avg_pool2d")
+    },
+    **{
+        f"{op}_{window}_backward": lambda x, out, op=op, window=window: getattr(
+            ops, f"{op}_backward"
+        )(halves(x, window), x, window, strides=2, out=out)
+        for op in ("max_pool2d", "avg_pool2d")
+        for window in (2, 3)
     },
     **{
         kind: lambda x, out, kind=kind: ops.upsample2d(x, (1, 2), interpolation=kind, out=out)

@@ -172,3 +172,19 @@ def test_an_empty_batch_has_zero_gradients_for_weights(dtype):
     assert dx.shape == (0, 6)
     assert_exact(dkernel, np.zeros((6, 3)), dtype)
     assert_exact(dbias, np.zeros(3), dtype)
+
+
+@pytest.mark.parametrize("shape", [(2903, 2903), (1024, 8209)])
+def test_a_kernel_beyond_the_caches(shape, backend, rng, threads):
+    """Of one row: the bits are those of more rows, and of any number of threads."""
+    inputs, units = shape
+    kernel = rng.standard_normal(shape, np.float32)
+    assert kernel.nbytes >= 32 << 20  # csrc/cpu/dense.cpp
+    x = rng.standard_normal((2, inputs), np.float32)
+    bias = rng.standard_normal(units, np.float32)
+    y = ops.dense(x, kernel, bias)
+    for count in (1, 2, 3):
+        threads(count)
+        assert_same_bits(ops.dense(x[:1], kernel, bias), y[:1])
+        relu = ops.dense(x[:1], kernel, bias, activation="relu")
+        assert_same_bits(relu, np.maximum(y[:1], 0))

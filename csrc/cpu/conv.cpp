@@ -17,7 +17,7 @@
 //
 // fused_conv2d is this, then max-pooling and an activation: y (n, pooled_height, pooled_width,
 // filters). The forms of few filters do 2 x 2 pooling and relu while the sums are in registers,
-// that of groups of one channel relu; whatever else there is follows in passes of its own.
+// those of groups relu; whatever else there is follows in passes of its own.
 #include "conv_choice.h"
 #include "cpu_kernels.h"
 #include "epilogue.h"
