@@ -56,27 +56,37 @@ class ConvCost {
         return 1.1 * products + 3.5 * channels + 7;
     }
 
-    // Winograd's method in windows of outputs x outputs; those at the border count whole.
+    // Winograd's method in windows of outputs x outputs; those at the border count whole. Its
+    // weights are transformed for a batch of so many samples: the choice is to be the same for all
+    // batches.
     double winograd(WinogradPass pass, int64_t outputs) const {
         const bool back = pass == WinogradPass::kBackwardInput;
         const double inputs = back ? filters_ : channels_, units = back ? channels_ : filters_;
-        const double each = winograd_products(pass, outputs);
-        return each * (1.05 * kPlaceMultiplyAdd * inputs * registers(units) +
+        constexpr double kSamples = 4;
+        const double each = winograd_products(pass, outputs), weights = inputs * registers(units);
+        const double side = static_cast<double>(outputs + s_.kernel_height - 1);
+        return each * (1.05 * kPlaceMultiplyAdd * weights +
                        8.5 * (transformed(inputs) + transformed(units))) +
-               24;
+               10 * weights * side * side / (kSamples * pixels(pass)) + 24;
     }
 
     // Its products for a channel and a filter, where sums have kernel_height * kernel_width.
     double winograd_products(WinogradPass pass, int64_t outputs) const {
         const bool back = pass == WinogradPass::kBackwardInput;
-        const int64_t height = back ? s_.height : s_.out_height;
-        const int64_t width = back ? s_.width : s_.out_width, side = outputs + s_.kernel_height - 1;
-        return static_cast<double>(divide_up(height, outputs)) *
-               static_cast<double>(divide_up(width, outputs) * side * side) /
-               (static_cast<double>(height) * static_cast<double>(width));
+        const int64_t down = divide_up(back ? s_.height : s_.out_height, outputs);
+        const int64_t across = divide_up(back ? s_.width : s_.out_width, outputs);
+        const int64_t side = outputs + s_.kernel_height - 1;
+        return static_cast<double>(down) * static_cast<double>(across * side * side) / pixels(pass);
     }
 
  private:
+    // Of what is made; at least one.
+    double pixels(WinogradPass pass) const {
+        const bool back = pass == WinogradPass::kBackwardInput;
+        return std::max(1.0, static_cast<double>(back ? s_.height : s_.out_height) *
+                                 static_cast<double>(back ? s_.width : s_.out_width));
+    }
+
     // Without fused multiply-adds, products take longer; not so much those that wait for memory.
 #if defined(__AVX2__) || defined(__aarch64__)
     static constexpr double kMultiplyAdd = 1, kPlaceMultiplyAdd = 1;
