@@ -117,8 +117,8 @@ def _convolutions() -> Iterator[Row]:
         yield Row(**fields, batch=BATCHES[-1], backward=True, asked=(1.2, 2.0))
     for side, channels in GROUPED:
         fields = _conv(side, channels, channels, 3, padding="same", groups=GROUPS)
-        yield Row(**fields, batch=BATCHES[-1], asked=(1.2, 2.0))
-        yield Row(**fields, batch=BATCHES[-1], backward=True, asked=(1.2, 2.0))
+        yield Row(**fields, batch=BATCHES[-1], asked=(1.0, 2.0))
+        yield Row(**fields, batch=BATCHES[-1], backward=True, asked=(1.0, 2.0))
 
 
 def _pools() -> Iterator[Row]:

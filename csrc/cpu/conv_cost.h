@@ -4,7 +4,8 @@
 // Each is a sum over what the algorithm does for a pixel: its products, what it moves, and what it
 // does for every pixel whatever the channels. The factors are least squares, of relative errors,
 // over the times of 280 shapes on AVX-512, AVX2 and SSE2: kernels of 3 x 3 and 5 x 5, 1 to 32
-// channels, 4 to 32 filters, 12 and 28 pixels wide. They differ so little among instruction sets
+// channels, 4 to 32 filters, 12 and 28 pixels wide; the products of a matrix product by larger
+// layers as well. They differ so little among instruction sets
 // that one set of factors serves all: to go by them takes 1 % longer than to go by the times
 // themselves, 3 % on SSE2.
 #pragma once
@@ -30,7 +31,7 @@ class ConvCost {
         const double products = kMultiplyAdd * window_ * channels_ * registers(filters_);
         if (pass == WinogradPass::kForward) {
             if (plain) return 0.8 * products + 16;
-            return 0.8 * products + 0.6 * window_ * channels_ +
+            return 0.95 * products + 0.6 * window_ * channels_ +
                    10 * static_cast<double>(s_.kernel_height) + 45;
         }
         if (pass == WinogradPass::kBackwardInput) {

@@ -26,6 +26,7 @@ struct WindowShape {
     const T *bias, *kernel_end;
     int64_t columns;
     bool alone;
+    bool past;  // the caches, with whole registers
     T floor;
 };
 
@@ -143,7 +144,13 @@ static void direct_tile(const WindowShape<T>& w, const T* x, const T* kernel, T*
                 const Vec<T> z = w.bias ? sum[r][m][v] + shift[v] : sum[r][m][v];
                 const Vec<T> value = larger<T>(z, w.floor);
                 T* p = pixel + v * kLanes<T>;
-                kWhole || v < V - 1 ? store(p, value) : store_run(p, end, value, rest);
+                if (kWhole && w.past) {
+                    store_past(p, value);
+                } else if (kWhole || v < V - 1) {
+                    store(p, value);
+                } else {
+                    store_run(p, end, value, rest);
+                }
             }
         }
     }
@@ -229,11 +236,11 @@ struct Direct {
 
     bool possible() const { return band_size() <= 1 << 16; }
     bool pays() const {
-        constexpr int64_t kMostTaps = (1 << 16) / kVectorBytes;  // weights of a register
+        constexpr int64_t kMostTaps = (1 << 18) / kVectorBytes;  // weights of a register
         const int64_t pixels = s.out_width / divide_up(s.out_width, kTileRows);
         // Tiles that are pooled have one register of filters: with few rows, two were better.
         const bool pooling = pool == 1 || kTileRows >= 8 || units <= kLanes<T>;
-        return taps <= kMostTaps && s.filters <= 4 * kLanes<T> && pixels >= 4 && possible() &&
+        return taps <= kMostTaps && s.filters <= 8 * kLanes<T> && pixels >= 4 && possible() &&
                pooling;
     }
 
@@ -256,7 +263,7 @@ struct Direct {
 
     // Rows begin .. end of y, of which this is row 0, from a picture whose first row is `first`.
     void rows(const T* picture, int64_t first, int64_t begin, int64_t end, const T* kernel,
-              const T* bias, T* y) const {
+              const T* bias, bool past, T* y) const {
         const int64_t most = (pool == 1 ? 2 : 1) * kLanes<T>;
         for (int64_t group = 0; group < s.groups; ++group) {
             for (int64_t j = 0; j < units; j += most) {
@@ -274,7 +281,7 @@ struct Direct {
                                         inner.begin * s.dilation_height - first;
                     row(two ? 2 : 1, inner, picture + top * line + group * channels,
                         kernel + filter, kernel + s.kernel_size(), bias ? bias + filter : nullptr,
-                        columns, y + oh * width * s.filters + filter);
+                        columns, past, y + oh * width * s.filters + filter);
                     oh += two ? 2 : 1;
                 }
             }
@@ -296,7 +303,7 @@ struct Direct {
 
     // One or two rows of y, or a pooled one, from those of the kernel that lie inside the picture.
     void row(int64_t rows, Range inner, const T* x, const T* kernel, const T* kernel_end,
-             const T* bias, int64_t columns, T* y) const {
+             const T* bias, int64_t columns, bool past, T* y) const {
         const bool together = s.groups == 1 && s.dilation_width == 1;
         const WindowShape<T> w = {inner.end - inner.begin,
                                   s.dilation_height * line,
@@ -311,6 +318,7 @@ struct Direct {
                                   kernel_end,
                                   columns,
                                   columns == s.filters,
+                                  past,
                                   epilogue.floor};
         kernel += inner.begin * s.kernel_width * channels * s.filters;
         const int64_t tiles = divide_up(pool * width, kTileRows);
@@ -329,7 +337,9 @@ static void conv2d_direct(const Context& context, const Direct<T>& d, int64_t n,
     const Conv2d& s = d.s;
     const int64_t tasks = n * d.bands;
     const double work = static_cast<double>(n) * s.multiply_adds() / tasks;
-    parallel_for(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
+    const bool past =
+        d.units % kLanes<T> == 0 && streams_rows(n * d.height * d.width, s.filters, y);
+    parallel_stores(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
         T* lines = d.copied ? scratch<T>(kPackA, d.band_size()) : nullptr;
         for (int64_t i = begin; i < end; ++i) {
             const int64_t sample = divide(i, d.bands), band = i - sample * d.bands;
@@ -341,7 +351,7 @@ static void conv2d_direct(const Context& context, const Direct<T>& d, int64_t n,
                 first = d.copy_lines(picture, top, bottom, lines);
                 picture = lines;
             }
-            d.rows(picture, first, top, bottom, kernel, bias, y + sample * d.output_size());
+            d.rows(picture, first, top, bottom, kernel, bias, past, y + sample * d.output_size());
         }
     });
 }

@@ -28,12 +28,24 @@ struct TileTaps {
     int64_t count;
 };
 
+// Where outputs go: `step` apart, so many channels of each; past the caches, these are a whole,
+// aligned register. With each, a line of memory is fetched that is met soon, unless `ahead` is
+// null.
+template <class T>
+struct TileResults {
+    T* y;
+    int64_t step, lanes;
+    bool past;
+    const T* ahead;
+    int64_t ahead_step;
+};
+
 // kColumns neighbouring outputs: at least `floor`, bias + the sum over the taps. They are `step`
-// apart in the tile (kStep, unless that is 0) and y_step in y, where `lanes` channels are written.
+// apart in the tile (kStep, unless that is 0).
 template <class T, int kColumns, int64_t kStep>
 static inline CONVKIT_INLINE void correlate_columns(const TileTaps<T>& taps, const T* tile,
-                                                    int64_t step, Vec<T> bias, T floor, T* y,
-                                                    int64_t y_step, int64_t lanes) {
+                                                    int64_t step, Vec<T> bias, T floor,
+                                                    const TileResults<T>& to) {
     if constexpr (kStep != 0) step = kStep;
     Vec<T> sum[kColumns];
     CONVKIT_UNROLL
@@ -44,13 +56,19 @@ static inline CONVKIT_INLINE void correlate_columns(const TileTaps<T>& taps, con
         CONVKIT_UNROLL
         for (int i = 0; i < kColumns; ++i) sum[i] += load(at + i * step) * weight;
     }
+    if (to.ahead) {
+        CONVKIT_UNROLL
+        for (int i = 0; i < kColumns; ++i) __builtin_prefetch(to.ahead + i * to.ahead_step);
+    }
     CONVKIT_UNROLL
     for (int i = 0; i < kColumns; ++i) {
         const Vec<T> value = larger<T>(sum[i], floor);
-        if (lanes >= kLanes<T>) {
-            store(y + i * y_step, value);
+        if (to.past) {
+            store_past(to.y + i * to.step, value);
+        } else if (to.lanes >= kLanes<T>) {
+            store(to.y + i * to.step, value);
         } else {
-            store_partial(y + i * y_step, value, lanes);
+            store_partial(to.y + i * to.step, value, to.lanes);
         }
     }
 }
@@ -58,27 +76,27 @@ static inline CONVKIT_INLINE void correlate_columns(const TileTaps<T>& taps, con
 // A row of outputs, at most kColumns at a time.
 template <class T, int64_t kStep, int kColumns = 8>
 static void correlate_columns(const TileTaps<T>& taps, const T* tile, int64_t step, Vec<T> bias,
-                              T floor, T* y, int64_t y_step, int64_t lanes, int64_t columns) {
+                              T floor, TileResults<T> to, int64_t columns) {
     for (; columns >= kColumns; columns -= kColumns) {
-        correlate_columns<T, kColumns, kStep>(taps, tile, step, bias, floor, y, y_step, lanes);
+        correlate_columns<T, kColumns, kStep>(taps, tile, step, bias, floor, to);
         tile += kColumns * step;
-        y += kColumns * y_step;
+        to.y += kColumns * to.step;
+        if (to.ahead) to.ahead += kColumns * to.ahead_step;
     }
     if constexpr (kColumns > 1) {
         if (columns > 0) {
-            correlate_columns<T, kStep, kColumns - 1>(taps, tile, step, bias, floor, y, y_step,
-                                                      lanes, columns);
+            correlate_columns<T, kStep, kColumns - 1>(taps, tile, step, bias, floor, to, columns);
         }
     }
 }
 
 template <class T>
 static void correlate_row(const TileTaps<T>& taps, const T* tile, int64_t step, Vec<T> bias,
-                          T floor, T* y, int64_t y_step, int64_t lanes, int64_t columns) {
+                          T floor, const TileResults<T>& to, int64_t columns) {
     const auto correlate = step == kLanes<T>       ? correlate_columns<T, kLanes<T>>
                            : step == 2 * kLanes<T> ? correlate_columns<T, 2 * kLanes<T>>
                                                    : correlate_columns<T, 0>;
-    correlate(taps, tile, step, bias, floor, y, y_step, lanes, columns);
+    correlate(taps, tile, step, bias, floor, to, columns);
 }
 
 // Adds to sums (kTaps, kLanes) the products of a row of gradients dy (columns, kLanes) with what
@@ -306,6 +324,8 @@ struct Depthwise {
  private:
     // Of the input's gradient: each is looked at for each of its rows.
     static constexpr int64_t kMostPhases = 64;
+    // Values that a second-level cache holds: of more, what is met next is fetched.
+    static constexpr int64_t kNear = (int64_t{1} << 20) / static_cast<int64_t>(sizeof(T));
 
     // Few tasks are made more by cutting pictures into bands; what two of them meet is copied for
     // both.
@@ -358,7 +378,9 @@ void Depthwise<T>::run(const Context& context, int64_t n, const T* x, const T* k
     const int64_t blocks = pictures.blocks, cuts = bands(n * blocks, s.out_height);
     const int64_t tasks = n * blocks * cuts;
     const double work = static_cast<double>(n) * s.multiply_adds() / tasks;
-    parallel_for(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
+    const bool past = streams_rows(n * s.out_height * s.out_width, s.filters, y);
+    const bool far = n * s.input_size() > kNear;
+    parallel_stores(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
         T* tile = scratch<T>(kPackA, pictures.size());
         T* weights = scratch<T>(kPackB, pictures.registers * taps * kLanes<T>);
         int64_t* offsets = scratch<int64_t>(kLocal, taps);
@@ -379,11 +401,19 @@ void Depthwise<T>::run(const Context& context, int64_t n, const T* x, const T* k
                 rows.bring(oh * s.stride_height, oh * s.stride_height + span_height);
                 fill_offsets(oh, offsets);
                 T* out = y + (sample * s.out_height + oh) * s.out_width * s.filters + filters.first;
+                // The first row that the next outputs meet for the first time.
+                const int64_t ih = oh * s.stride_height - s.pad_top + span_height;
+                const T* const next =
+                    far ? x + (sample * s.height + ih) * s.width * s.channels + lanes.first / units
+                        : nullptr;
                 for (int64_t r = 0; r < filters.registers(); ++r) {
-                    correlate_row<T>({offsets, weights + r * taps * kLanes<T>, taps},
-                                     tile + r * pictures.plane(), s.stride_width * kLanes<T>,
-                                     bias ? filters.read(bias, r) : Vec<T>{}, floor,
-                                     out + r * kLanes<T>, s.filters, filters.lanes(r), s.out_width);
+                    correlate_row<T>(
+                        {offsets, weights + r * taps * kLanes<T>, taps},
+                        tile + r * pictures.plane(), s.stride_width * kLanes<T>,
+                        bias ? filters.read(bias, r) : Vec<T>{}, floor,
+                        {out + r * kLanes<T>, s.filters, filters.lanes(r), past,
+                         next ? next + r * kLanes<T> : nullptr, s.stride_width * s.channels},
+                        s.out_width);
                 }
             }
         }
@@ -396,7 +426,9 @@ void Depthwise<T>::run_backward_input(const Context& context, int64_t n, const T
     const int64_t blocks = outputs.blocks, cuts = bands(n * blocks, down.places);
     const int64_t tasks = n * blocks * cuts, all = taps * units;
     const double work = static_cast<double>(n) * s.multiply_adds() / tasks;
-    parallel_for(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
+    const bool past = streams_rows(n * s.height * s.width, s.channels, dx);
+    const bool far = n * s.output_size() > kNear;
+    parallel_stores(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
         T* tile = scratch<T>(kPackA, outputs.size());
         T* weights = scratch<T>(kPackB, outputs.registers * all * kLanes<T>);
         int64_t* offsets = scratch<int64_t>(kLocal, all);
@@ -423,6 +455,10 @@ void Depthwise<T>::run_backward_input(const Context& context, int64_t n, const T
             const int64_t last = down.first + cut(down.places, cuts, band + 1);
             for (int64_t q = down.first + cut(down.places, cuts, band); q < last; ++q) {
                 rows.bring(q, q + down.reach + 1);
+                const T* const next =
+                    far ? dy + (sample * s.out_height + q + 1) * s.out_width * s.filters +
+                              lanes.first * units
+                        : nullptr;
                 int64_t before = 0;  // taps
                 for (int64_t below = 0; below < s.stride_height; ++below) {
                     const int64_t ih = down.place(q, below);
@@ -442,12 +478,14 @@ void Depthwise<T>::run_backward_input(const Context& context, int64_t n, const T
                         T* out = dx + (sample * s.height + ih) * s.width * s.channels +
                                  across.place(inside.begin, beside) * s.channels + lanes.first;
                         for (int64_t r = 0; r < lanes.registers(); ++r) {
-                            correlate_row<T>({offsets, some + r * all * kLanes<T>, count},
-                                             tile + r * outputs.plane() +
-                                                 (inside.begin - across.first) * kLanes<T>,
-                                             kLanes<T>, Vec<T>{}, Epilogue<T>().floor,
-                                             out + r * kLanes<T>, s.stride_width * s.channels,
-                                             lanes.lanes(r), inside.end - inside.begin);
+                            correlate_row<T>(
+                                {offsets, some + r * all * kLanes<T>, count},
+                                tile + r * outputs.plane() +
+                                    (inside.begin - across.first) * kLanes<T>,
+                                kLanes<T>, Vec<T>{}, Epilogue<T>().floor,
+                                {out + r * kLanes<T>, s.stride_width * s.channels, lanes.lanes(r),
+                                 past, next ? next + r * units * kLanes<T> : nullptr, s.filters},
+                                inside.end - inside.begin);
                         }
                     }
                 }

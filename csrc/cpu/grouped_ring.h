@@ -101,7 +101,6 @@ struct GroupedRing {
         const int64_t room = from_end - from - reach;
         const int64_t safe = room < 0 ? 0 : std::min(count, room / step + 1);
         for (int64_t j = 0; j < safe; ++j, from += step, to += pixel) {
-            CONVKIT_UNROLL
             for (int64_t i = 0; i < reach; i += kLanes<T>) store(to + i, load(from + i));
         }
         for (int64_t j = safe; j < count; ++j, from += step, to += pixel) {
