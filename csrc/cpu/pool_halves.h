@@ -156,7 +156,7 @@ struct ReadableRows {
 };
 
 // ---- windows of two: each value lies in one -----------------------------------------------------
-template <bool kMax, bool kSeveral, class T>
+template <bool kMax, bool kPast, bool kSeveral, class T>
 static inline void halved_pairs(const Pool2d& s, PixelLanes<T, kSeveral> lanes, ReadableRows<T> x,
                                 const T* dy, const T* dy_end, int64_t sample, int64_t out, T* dx,
                                 int64_t rows) {
@@ -189,12 +189,12 @@ static inline void halved_pairs(const Pool2d& s, PixelLanes<T, kSeveral> lanes, 
             const auto share = [&](int t) CONVKIT_INLINE {
                 return winner.tap == broadcast(T(t)) ? all : Vec<T>{};
             };
-            lanes.store_pairs(dx + even, first_end, share(0), share(1));
-            lanes.store_pairs(dx + size + even, second_end, share(2), share(3));
+            lanes.template store_pairs<kPast>(dx + even, first_end, share(0), share(1));
+            lanes.template store_pairs<kPast>(dx + size + even, second_end, share(2), share(3));
         } else {
             const Vec<T> share = all / broadcast(T(4));
-            lanes.store_pairs(dx + even, first_end, share, share);
-            lanes.store_pairs(dx + size + even, second_end, share, share);
+            lanes.template store_pairs<kPast>(dx + even, first_end, share, share);
+            lanes.template store_pairs<kPast>(dx + size + even, second_end, share, share);
         }
     });
     const int64_t left = size - s.out_width * 2 * channels;
@@ -379,7 +379,7 @@ static inline void halved_rows(const Context& context, const Pool2d& s, int64_t 
         T* const memory = scratch<T>(kLocal, kept + (kMax ? Rows::kCopies * (size + reach) : 0));
         const Rows readable{x, x + (kMax ? n * s.input_size() : 0), size, reach, memory + kept};
         // Of whole vectors, results go straight to memory.
-        const bool straight = kWindow == 3 && !kSeveral && past && s.channels % kLanes<T> == 0 &&
+        const bool straight = !kSeveral && past && s.channels % kLanes<T> == 0 &&
                               reinterpret_cast<uintptr_t>(dx) % kVectorBytes == 0;
         const Line<T> line(past && !straight, 2 * size);
         const auto for_each_row = [&](auto body) CONVKIT_INLINE {
@@ -393,11 +393,11 @@ static inline void halved_rows(const Context& context, const Pool2d& s, int64_t 
             }
         };
         if constexpr (kWindow == 2) {
-            for_each_row(
-                [&](int64_t sample, int64_t out, T* to, int64_t rows, bool) CONVKIT_INLINE {
-                    halved_pairs<kMax>(s, lanes, readable, dy, dy + n * s.output_size(), sample,
-                                       out, to, rows);
-                });
+            const auto halve = straight ? halved_pairs<kMax, !kSeveral, kSeveral, T>
+                                        : halved_pairs<kMax, false, kSeveral, T>;
+            for_each_row([&](int64_t sample, int64_t out, T* to, int64_t rows, bool) {
+                halve(s, lanes, readable, dy, dy + n * s.output_size(), sample, out, to, rows);
+            });
         } else {
             Triples triples(s, lanes, readable, dy, memory);
             for_each_row(
@@ -411,14 +411,12 @@ static inline void halved_rows(const Context& context, const Pool2d& s, int64_t 
     });
 }
 
-// Whether it did it: where several pixels fill a vector, or the channels of one most of it; windows
-// of two whose channels fill vectors are as fast one by one.
+// Whether it did it: where several pixels fill a vector, or the channels of one most of it.
 template <bool kMax, class T>
 static inline bool pool_halves(const Context& context, const Pool2d& s, int64_t n, const T* dy,
                                const T* x, T* dx) {
     const bool several = several_pixels<T>(s);
     if (!halves(s) || (!several && 2 * s.channels <= kLanes<T>)) return false;
-    if (s.pool_height == 2 && s.channels >= kLanes<T>) return false;
     const auto run = [&](auto several_pixels) {
         constexpr bool kSeveral = decltype(several_pixels)::value;
         if (s.pool_height == 2) {
