@@ -17,14 +17,13 @@ class CompiledModel:
     """The inference of a model, made ready once: a function of arrays with almost no Python in it.
 
     `Model.compiled` makes it. It keeps the layers that the model has at that time, and uses the
-    model's weights where they are: training or `load_weights` changes what it returns, and so does
-    writing to a weight's array (but where batch norm was folded into the weights before it, or
-    Winograd's method keeps them transformed, which is done anew after training, `assign` and
-    `load_weights`). Several threads may call one object
-    at the same time; calls with more than 10 samples (23, of large images) use all threads
-    themselves and wait for each other.
-    It cannot be pickled: each process makes its own. On a GPU calls of several threads wait for
-    each other; for a CuPy array a call returns before the GPU is done, as CuPy's functions do.
+    model's weights where they are: training, `assign` or `load_weights` changes what it returns. So
+    does writing to a weight's array, but not where something follows from the weight that is kept
+    until then: where batch norm was folded into it, or Winograd's method transforms it.
+    Several threads may call one object at the same time; calls with more than 10 samples (23, of
+    large images) use all threads themselves and wait for each other. It cannot be pickled: each
+    process makes its own. On a GPU calls of several threads wait for each other; for a CuPy array a
+    call returns before the GPU is done, as CuPy's functions do.
 
     Attributes:
         batch_size: how many samples a call takes at most.

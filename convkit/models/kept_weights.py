@@ -14,6 +14,8 @@ from convkit.program import Program
 
 # Bytes of weights and transformed weights: half of a usual last level of cache.
 MOST = 16 * 2**20
+# So many filters lie together, at most (AVX-512, float32), with zeros for those that there are not.
+FILTERS = 32
 # Outputs of a window along an axis.
 OUTPUTS = {"winograd2": 2, "winograd4": 4}
 
@@ -37,8 +39,8 @@ def transformed_steps(program: Program) -> list[int]:
         if outputs is None:
             continue
         places = (outputs + spec.kernel_height - 1) ** 2
-        taps = spec.kernel_height * spec.kernel_width
-        total += kernel.variable.value.nbytes * places // taps
+        filters = -(-spec.filters // FILTERS) * FILTERS
+        total += places * spec.channels * filters * kernel.variable.value.itemsize
         found.append(i)
     return found if total <= MOST else []
 

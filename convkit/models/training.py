@@ -562,7 +562,9 @@ class Trainer(Layer):
             batch_size: samples at a time; None: 32. (On a GPU as many as keep it busy; so many if
                 there is no room for more.) As long as all numbers are finite, the result does not
                 depend on it, bit for bit. (On the number of samples it does, by rounding: from 11
-                on, of large images from 24 on, 16 go through the model together.)
+                on, of large images from 24 on, 16 go through the model together. And a value that
+                was written into a weight's array, not by `assign`, may be seen by some of it only:
+                what follows from weights is kept until `assign`, `load_weights` or training.)
             verbose: taken for Keras's sake; nothing is printed.
             steps: how many batches are used; None: all.
 
@@ -613,8 +615,9 @@ class Trainer(Layer):
         Returns:
             A callable that gives for an array (n, ...) with n <= batch_size what `predict` gives,
             in microseconds. The model's weights stay its own, and are used as they are when it is
-            called. Where the model is on a GPU, it takes CuPy arrays too, for which it returns
-            CuPy's; when the model has moved it is of no use any more.
+            called, as they were last assigned, loaded or trained. Where the model is on a GPU, it
+            takes CuPy arrays too, for which it returns CuPy's; when the model has moved it is of no
+            use any more.
 
         Raises:
             ValueError: the model has several inputs or outputs.

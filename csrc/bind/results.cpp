@@ -53,7 +53,7 @@ Header* make(size_t bytes) {
 }
 
 // Blocks that are free, the oldest first.
-class Kept {
+class FreeBlocks {
  public:
     // A block of at least so many bytes, a new one if need be; null where there is no memory.
     Header* take(size_t bytes) {
@@ -119,19 +119,20 @@ class Kept {
 };
 
 // Never destroyed: arrays may outlive it.
-Kept& kept() {
-    static Kept* const all = new Kept;
+FreeBlocks& free_blocks() {
+    static FreeBlocks* const all = new FreeBlocks;
     return *all;
 }
 
 // ---- NumPy's handler ----------------------------------------------------------------------------
 void* take(void*, size_t bytes) {
-    Header* const block = bytes > SIZE_MAX / 2 ? nullptr : kept().take(bytes + sizeof(Header));
+    Header* const block =
+        bytes > SIZE_MAX / 2 ? nullptr : free_blocks().take(bytes + sizeof(Header));
     return block ? block + 1 : nullptr;
 }
 
 void give(void*, void* values, size_t) {
-    if (values) kept().give(static_cast<Header*>(values) - 1);
+    if (values) free_blocks().give(static_cast<Header*>(values) - 1);
 }
 
 void* take_zeros(void*, size_t count, size_t size) {
@@ -232,10 +233,10 @@ py::object new_array(int type, int axes, const Py_intptr_t* sizes) {
 
 void bind_results(py::module_& m) {
     m.def(
-        "kept_memory", [] { return kept().bytes(); },
+        "kept_memory", [] { return free_blocks().bytes(); },
         "Bytes that large results had and the next ones will have.");
-    m.def("release_memory", [] { kept().release(); }, "Gives those back to the system.");
-    py::module_::import("atexit").attr("register")(py::cpp_function([] { kept().close(); }));
+    m.def("release_memory", [] { free_blocks().release(); }, "Gives those back to the system.");
+    py::module_::import("atexit").attr("register")(py::cpp_function([] { free_blocks().close(); }));
 }
 
 }  // namespace convkit

@@ -132,7 +132,6 @@ class ConvChoice {
         if (asked(ConvAlgorithm::kGrouped) && grouped_possible(pass)) return asked_;
         if (channelwise) return ConvAlgorithm::kDepthwise;
         if (grouped_possible(pass) && grouped_pays<T>(s_, pass)) return ConvAlgorithm::kGrouped;
-        if (asked_ != ConvAlgorithm::kAutomatic) return ConvAlgorithm::kAutomatic;
         return ConvAlgorithm::kAutomatic;
     }
 

@@ -127,16 +127,22 @@ void add_kernel_rows(const T* x, const T* kernel, int64_t units, int64_t columns
     });
 }
 
-// y = max(x kernel + bias, floor) for one row and a kernel that does not fit the caches: a few long
-// rows at a time, as memory is read fastest, with the sums in the first cache. Every sum is the
-// same chain as below, wherever columns are cut.
+// Whether a kernel does not fit the caches, and its rows are so long that they are read fastest a
+// few at a time.
+constexpr int64_t kLongRow = 512;
+template <class T>
+bool is_far(const Dense& s) {
+    return s.units >= kLongRow &&
+           s.kernel_size() * static_cast<int64_t>(sizeof(T)) >= 2 * kStreamedBytes;
+}
+
+// y = max(x kernel + bias, floor) for one row and such a kernel, with the sums in the first cache.
+// Every sum is the same chain as below, wherever columns are cut.
 template <class T>
 void multiply_one_far(const Context& context, const Dense& s, const T* x, const T* kernel,
                       const T* bias, T floor, T* y) {
     constexpr int kRows = 4;
-    constexpr int64_t kLeastColumns = 512;
-    const int64_t tasks =
-        std::max<int64_t>(1, std::min<int64_t>(context.threads, s.units / kLeastColumns));
+    const int64_t tasks = std::min<int64_t>(context.threads, s.units / kLongRow);
     const int64_t width = round_up(divide_up(s.units, tasks), kLanes<T>);
     parallel_for(
         context, divide_up(s.units, width), read_cost<T>(s.inputs * width),
@@ -165,9 +171,7 @@ void multiply_one_far(const Context& context, const Dense& s, const T* x, const 
 template <class T>
 void multiply_one(const Context& context, const Dense& s, const T* x, const T* kernel,
                   const T* bias, T floor, T* y) {
-    if (s.kernel_size() * static_cast<int64_t>(sizeof(T)) >= 2 * kStreamedBytes) {
-        return multiply_one_far(context, s, x, kernel, bias, floor, y);
-    }
+    if (is_far<T>(s)) return multiply_one_far(context, s, x, kernel, bias, floor, y);
     constexpr int kMost = std::min(16, 2 * kTileRows);
     const int64_t strips = divide_up(s.units, kMost * kLanes<T>);
     const int64_t width = round_up(divide_up(s.units, strips), kLanes<T>);

@@ -404,16 +404,15 @@ void Depthwise<T>::run(const Context& context, int64_t n, const T* x, const T* k
                 // The first row that the next outputs meet for the first time.
                 const int64_t ih = oh * s.stride_height - s.pad_top + span_height;
                 const T* const next =
-                    far ? x + (sample * s.height + ih) * s.width * s.channels + lanes.first / units
-                        : nullptr;
+                    far ? x + (sample * s.height + ih) * s.width * s.channels : nullptr;
                 for (int64_t r = 0; r < filters.registers(); ++r) {
-                    correlate_row<T>(
-                        {offsets, weights + r * taps * kLanes<T>, taps},
-                        tile + r * pictures.plane(), s.stride_width * kLanes<T>,
-                        bias ? filters.read(bias, r) : Vec<T>{}, floor,
-                        {out + r * kLanes<T>, s.filters, filters.lanes(r), past,
-                         next ? next + r * kLanes<T> : nullptr, s.stride_width * s.channels},
-                        s.out_width);
+                    correlate_row<T>({offsets, weights + r * taps * kLanes<T>, taps},
+                                     tile + r * pictures.plane(), s.stride_width * kLanes<T>,
+                                     bias ? filters.read(bias, r) : Vec<T>{}, floor,
+                                     {out + r * kLanes<T>, s.filters, filters.lanes(r), past,
+                                      next ? next + (lanes.first + r * kLanes<T>) / units : nullptr,
+                                      s.stride_width * s.channels},
+                                     s.out_width);
                 }
             }
         }
@@ -473,6 +472,7 @@ void Depthwise<T>::run_backward_input(const Context& context, int64_t n, const T
                         });
                         const Range inside = across.inside(beside);
                         const T* some = weights + before * kLanes<T>;
+                        const T* const ahead = before == 0 ? next : nullptr;  // once is enough
                         before += count;
                         if (ih < 0 || ih >= s.height || inside.begin == inside.end) continue;
                         T* out = dx + (sample * s.height + ih) * s.width * s.channels +
@@ -484,7 +484,7 @@ void Depthwise<T>::run_backward_input(const Context& context, int64_t n, const T
                                     (inside.begin - across.first) * kLanes<T>,
                                 kLanes<T>, Vec<T>{}, Epilogue<T>().floor,
                                 {out + r * kLanes<T>, s.stride_width * s.channels, lanes.lanes(r),
-                                 past, next ? next + r * units * kLanes<T> : nullptr, s.filters},
+                                 past, ahead ? ahead + r * units * kLanes<T> : nullptr, s.filters},
                                 inside.end - inside.begin);
                         }
                     }

@@ -320,8 +320,8 @@ struct HalvedTriples {
         }
     }
 
-    // Rows 2 out and, if there are two, 2 out + 1 of dx. Meanwhile what the next row of windows is
-    // made of is fetched.
+    // Rows 2 out and, if there are two, 2 out + 1 of dx. If they go past the caches, what the next
+    // row of windows is made of is fetched meanwhile.
     template <bool kPast>
     void gather(int64_t sample, int64_t out, T* dx, int64_t rows) const {
         const Lanes lanes = all_lanes;
@@ -336,7 +336,7 @@ struct HalvedTriples {
         const T* const next_dy = dy + (sample * s.out_height + out + 1) * values;
         const T* const next_x = kMax ? x.x + (sample * s.height + 2 * out + 3) * size : nullptr;
         lanes.for_each(pairs, [&](int64_t at, int64_t pixel) CONVKIT_INLINE {
-            if constexpr (!kSeveral) {
+            if constexpr (kPast) {
                 __builtin_prefetch(next_dy + at, 0, 2);
                 for (int64_t i = 0; kMax && i < 2; ++i) {
                     __builtin_prefetch(next_x + i * size + at + pixel, 0, 2);

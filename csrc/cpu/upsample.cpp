@@ -275,8 +275,8 @@ void gather_lines(int64_t count, const T* dy, const T* weights, int64_t size, T*
 }
 
 // pixels (size, channels), each the sum of `count` pixels of the line, the next `step` values
-// further on; the line may be read beyond its end. Meanwhile `lines` of as many steps are fetched
-// from `ahead` on.
+// further on; the line may be read beyond its end. Meanwhile `lines` of as many steps, or none, are
+// fetched from `ahead` on.
 template <int kCount, class T>
 void gather_pixels(int64_t count, const T* line, const T* weights, int64_t size, int64_t step,
                    int64_t channels, const T* ahead, int64_t lines, int64_t line_size, T* pixel,
@@ -326,6 +326,7 @@ void backward(const Context& context, const Upsample2d& s, int64_t n, const T* d
     const int64_t out_height = s.height * s.scale_height, width = s.width * s.channels;
     const int64_t size = width * s.scale_width, step = s.scale_width * s.channels;
     const bool past = streams<T>(n * s.input_size(), dx, dy);
+    const bool far = n * s.output_size() * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes;
     parallel_stores(context, n * s.height, row_cost(s), [&](int64_t begin, int64_t end) {
         T* const gathered = scratch<T>(kLocal, size + kLanes<T>);
         T* const weights = scratch<T>(kPackA, 6 * (s.scale_height + s.scale_width));
@@ -356,8 +357,8 @@ void backward(const Context& context, const Upsample2d& s, int64_t n, const T* d
                     gather_pixels<decltype(count)::value>(
                         across.outputs.count(), gathered + across.outputs.begin * s.channels,
                         across.weights, alike, step, s.channels,
-                        from + down.outputs.count() * size + in * step, s.scale_height, size,
-                        to + in * s.channels, past ? to + width : dx + end * width);
+                        from + down.outputs.count() * size + in * step, far ? s.scale_height : 0,
+                        size, to + in * s.channels, past ? to + width : dx + end * width);
                 });
                 in += alike;
             }

@@ -9,12 +9,13 @@ namespace convkit {
 namespace CONVKIT_ISA {
 
 // dkernel (taps, groups * units) = transposed a (rows, taps) times dy (rows, groups * units), for
-// each group its own a: source(group) is a functor as above. dbias (groups * units), which may be
-// null, is the sum over the rows of dy.
+// each group its own a: source(group) is a functor as that of multiply_rows(). dbias
+// (groups * units), which may be null, is the sum over the rows of dy.
 //
 // The rows are cut into slots, by shape only; each slot sums on its own, and the slots are added
-// in order. Where the taps fill registers better than the units, the product is formed transposed;
-// plain rows, which are multiplied where they lie, always have the fewer of them in the lanes.
+// in order. Where the taps fill registers better than the units, the product is formed transposed.
+// Plain rows are multiplied where they lie, if taps or units are whole registers; these are in the
+// lanes then, of both the fewer.
 template <class T>
 struct WeightGradient {
     int64_t rows, taps, groups, units;
@@ -78,11 +79,6 @@ struct WeightGradient {
     }
 
  private:
-    struct Plain {
-        const T* data;
-        int64_t columns;
-    };
-
     // Taps of one task: whole tiles or panels, few enough to give several tasks.
     int64_t tap_block() const { return taps_in_lanes() ? 2 * kPanel<T> : 5 * kTileRows; }
 
@@ -91,7 +87,7 @@ struct WeightGradient {
     }
 
     // Rows of some columns, or a copy where they lie far apart.
-    static Strided<T> near(const Strided<T>& a, int64_t rows, int64_t columns) {
+    static Strided<T> copied_if_far(const Strided<T>& a, int64_t rows, int64_t columns) {
         if (a.step * static_cast<int64_t>(sizeof(T)) < kFarApart) return a;
         const int64_t step = kPlainColumns + kLanes<T>;
         T* const copy = scratch<T>(kPackA, kCorrelated * step);
@@ -104,19 +100,19 @@ struct WeightGradient {
 
     // The sums of each slot of plain rows x; transposed if swapped.
     void sum_plain(const Context& context, const T* x, bool swapped, T* sums, T* bias_sums) const {
-        const Plain of_taps = {x, taps}, of_units = {dy, units};
-        const Plain a = swapped ? of_units : of_taps, b = swapped ? of_taps : of_units;
-        const int64_t across = divide_up(b.columns, kPlainColumns);
+        const Strided<T> of_taps = {x, taps}, of_units = {dy, units};
+        const Strided<T> a = swapped ? of_units : of_taps, b = swapped ? of_taps : of_units;
+        const int64_t across = divide_up(b.step, kPlainColumns);
         int64_t block = kPlainColumns;
-        const auto tasks = [&] { return divide_up(a.columns, block) * across * slots(); };
+        const auto tasks = [&] { return divide_up(a.step, block) * across * slots(); };
         while (tasks() < kTasks && block > 4 * kTileRows) block /= 2;
         const double work = static_cast<double>(rows) * taps * units / tasks();
         parallel_for(context, tasks(), multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
-                const int64_t m = i / across % divide_up(a.columns, block) * block;
+                const int64_t m = i / across % divide_up(a.step, block) * block;
                 const int64_t j = i % across * kPlainColumns, slot = i * slots() / tasks();
-                const Range left = {m, std::min(a.columns, m + block)};
-                const Range right = {j, std::min(b.columns, j + kPlainColumns)};
+                const Range left = {m, std::min(a.step, m + block)};
+                const Range right = {j, std::min(b.step, j + kPlainColumns)};
                 const bool sums_dy = dbias && (swapped ? j : m) == 0;
                 const Range part = rows_of(slot), none = {0, 0};
                 const Range of_dy = !sums_dy ? none : swapped ? left : right;
@@ -134,15 +130,15 @@ struct WeightGradient {
 
     // Adds transposed a times b for some rows, and columns of both; overwrites where they are the
     // first.
-    void add_plain(Plain a, Plain b, Range some, Range left, Range right, bool first,
-                   T* sums) const {
+    void add_plain(const Strided<T>& a, const Strided<T>& b, Range some, Range left, Range right,
+                   bool first, T* sums) const {
         const int64_t count = some.end - some.begin, height = left.end - left.begin;
-        const Strided<T> from = {a.data + some.begin * a.columns + left.begin, a.columns};
+        const Strided<T> from = {a.data + some.begin * a.step + left.begin, a.step};
         const Strided<T> next = {from.data + count * from.step, from.step};
-        correlate_plain<T>(near(from, count, height), next,
-                           {b.data + some.begin * b.columns + right.begin, b.columns}, height,
+        correlate_plain<T>(copied_if_far(from, count, height), next,
+                           {b.data + some.begin * b.step + right.begin, b.step}, height,
                            right.end - right.begin, count, first,
-                           sums + left.begin * b.columns + right.begin, b.columns);
+                           sums + left.begin * b.step + right.begin, b.step);
     }
 
     // Adds rows `part` for the taps from `tap`, into one slot: (groups, units, taps) if the taps

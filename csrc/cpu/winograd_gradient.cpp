@@ -12,9 +12,9 @@ namespace convkit {
 namespace CONVKIT_ISA {
 namespace {
 
-constexpr int64_t kStrip = 48;       // windows that are transformed, then multiplied
-constexpr int64_t kTasks = 16;       // at least, as long as slots have a strip of windows
-constexpr int64_t kFewWindows = 16;  // in each of two slots, where there would be one task
+constexpr int64_t kStrip = 48;         // windows that are transformed, then multiplied
+constexpr int64_t kTasks = 16;         // at least, as long as slots have a strip of windows
+constexpr int64_t kLeastWindows = 16;  // in each of two slots, where there would be one task
 constexpr int64_t kBlock = kWinogradBlock;
 
 template <class T>
@@ -28,7 +28,7 @@ class WeightSums {
         slots = std::min(divide_up(kTasks, blocks), total / kStrip);
         // Even in number, so that two threads have equal shares.
         slots = slots < 2 ? 1 : slots / 2 * 2;
-        if (blocks * slots == 1 && total >= 2 * kFewWindows) slots = 2;
+        if (blocks * slots == 1 && total >= 2 * kLeastWindows) slots = 2;
         if (slots > 1) {
             kernels = scratch<T>(kShared, slots * (kernel_size() + s.filters));
             biases = kernels + slots * kernel_size();

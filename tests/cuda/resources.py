@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -133,15 +134,24 @@ def compiled_all(nvcc: str) -> list[Kernel]:
 
 
 def logged(nvcc: str, log: Path) -> list[Kernel]:
-    """What the log of a build says. RuntimeError where it does not speak of every source and of
-    every architecture."""
+    """What the log of a build says. RuntimeError where it does not speak of every source, and for
+    every architecture of as many kernels of it."""
     text = log.read_text(errors="replace")
     built = set(BUILDING.findall(text))
     if missing := {path.name for path in SOURCES.glob("*.cu")} - built:
         raise RuntimeError(f"resources: {log} says nothing of {', '.join(sorted(missing))}")
     found = list(kernels(demangled(text)))
-    if missing := set(architectures(nvcc)) - {k.architecture for k in found}:
-        raise RuntimeError(f"resources: {log} has no kernels for {sorted(missing)}")
+    counts = {
+        a: Counter(k.source for k in found if k.architecture == a) for a in architectures(nvcc)
+    }
+    fewer = [
+        f"{s} for {a}"
+        for s in built
+        for a in counts
+        if counts[a][s] != max(c[s] for c in counts.values())
+    ]
+    if not found or fewer:
+        raise RuntimeError(f"resources: {log} lacks kernels of {', '.join(fewer) or 'all'}")
     return found
 
 
