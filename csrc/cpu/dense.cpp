@@ -4,10 +4,11 @@
 //   dkernel = transposed(x) dy      dbias = sum of dy over samples and rows
 //
 // x, dx (n, rows, inputs); kernel, dkernel (inputs, units); bias, dbias (units), may be null;
-// y, dy (n, rows, units). fused_dense is this, then an activation: with one row alone, relu while
-// the sums are in registers, else in a pass of its own.
+// y, dy (n, rows, units). fused_dense is this, then an activation: with one row alone or a few
+// units, relu while the sums are in registers, else in a pass of its own.
 #include "cpu_kernels.h"
 #include "epilogue.h"
+#include "few_columns.h"
 #include "few_rows.h"
 #include "lanes.h"
 #include "product.h"
@@ -192,7 +193,11 @@ template <class T>
 void dense(const Context& context, const Dense& s, int64_t n, const T* x, const T* kernel,
            const T* bias, T* y) {
     const PlainRows<T> a = {x, n * s.rows, s.inputs};
-    if (a.rows == 1) return multiply_one(context, s, x, kernel, bias, floor_of<T>(kLinear), y);
+    const T floor = floor_of<T>(kLinear);
+    if (is_narrow<T>(s.units, s.inputs)) {
+        return multiply_narrow(context, a.rows, s.inputs, s.units, x, kernel, bias, floor, y);
+    }
+    if (a.rows == 1) return multiply_one(context, s, x, kernel, bias, floor, y);
     if (in_place(s, a.rows)) return multiply_few(context, a, kernel, bias, s.units, y);
     const Matrix<T> left = {x, x + a.rows * s.inputs, s.inputs, false};
     const Matrix<T> right = {kernel, kernel + s.kernel_size(), s.units, false};
@@ -202,9 +207,13 @@ void dense(const Context& context, const Dense& s, int64_t n, const T* x, const 
 template <class T>
 void fused_dense(const Context& context, const FusedDense& s, int64_t n, const T* x,
                  const T* kernel, const T* bias, T* y) {
-    const bool fused = n * s.dense.rows == 1 && is_floor(s.activation);
-    if (fused) {
-        return multiply_one(context, s.dense, x, kernel, bias, floor_of<T>(s.activation), y);
+    if (is_floor(s.activation)) {
+        const int64_t rows = n * s.dense.rows, inputs = s.dense.inputs, units = s.dense.units;
+        const T floor = floor_of<T>(s.activation);
+        if (is_narrow<T>(units, inputs)) {
+            return multiply_narrow(context, rows, inputs, units, x, kernel, bias, floor, y);
+        }
+        if (rows == 1) return multiply_one(context, s.dense, x, kernel, bias, floor, y);
     }
     dense(context, s.dense, n, x, kernel, bias, y);
     if (s.activation == kLinear) return;

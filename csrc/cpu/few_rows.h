@@ -37,17 +37,8 @@ static void dot_rows(const T* row, const T* matrix, int64_t step, int64_t rows, 
             sum[i] += values * load_partial(lines[i] + j, columns - j);
         }
     }
-    transpose_squares<T, kLanes<T>>(sum);
-    CONVKIT_UNROLL
-    for (int half = kLanes<T> / 2; half > 0; half /= 2) {
-        CONVKIT_UNROLL
-        for (int i = 0; i < half; ++i) sum[i] += sum[i + half];
-    }
-    if (rows == kLanes<T>) {
-        store(sums, sum[0]);
-    } else {
-        store_partial(sums, sum[0], rows);
-    }
+    const Vec<T> all = sums_of_lanes<T>(sum);
+    rows == kLanes<T> ? store(sums, all) : store_partial(sums, all, rows);
 }
 
 // c (rows, size) = a (rows, columns) times the transposed matrix (size, columns).

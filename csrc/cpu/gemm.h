@@ -188,6 +188,19 @@ static inline void transpose_squares(Vec<T>* rows) {
     }
 }
 
+// Lane i: the sum of the lanes of register i of kLanes, added up in pairs. The registers are used
+// up.
+template <class T>
+static inline Vec<T> sums_of_lanes(Vec<T>* registers) {
+    transpose_squares<T, kLanes<T>>(registers);
+    CONVKIT_UNROLL
+    for (int half = kLanes<T> / 2; half > 0; half /= 2) {
+        CONVKIT_UNROLL
+        for (int i = 0; i < half; ++i) registers[i] += registers[i + half];
+    }
+    return registers[0];
+}
+
 // Registers of the first kCorner filters, pixels in the lanes <-> a register for each of kLanes
 // pixels, whose first kCorner lanes are filters.
 template <class T>
