@@ -85,9 +85,12 @@ static void add_few_windows(const Windowed& s, const T* kernel, int64_t begin, i
             __builtin_prefetch(kernel + i / kChannels * tap + next * row + end - 1, 0, 2);
         }
     };
-    const int64_t pairs = s.channels / 2 * 2;
-    for (int64_t c = 0; c < pairs; c += 2) add(c, std::integral_constant<int, 2>());
-    if (pairs < s.channels) add(pairs, std::integral_constant<int, 1>());
+    constexpr int kTogether = 4;  // channels, for which sums are loaded and stored once
+    int64_t c = 0;
+    for (; c + kTogether <= s.channels; c += kTogether) {
+        add(c, std::integral_constant<int, kTogether>());
+    }
+    for (; c < s.channels; ++c) add(c, std::integral_constant<int, 1>());
 }
 
 // The same for 1 .. kFewWindows windows.
