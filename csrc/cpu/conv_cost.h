@@ -63,7 +63,7 @@ class ConvCost {
     double winograd(WinogradPass pass, int64_t outputs) const {
         const bool back = pass == WinogradPass::kBackwardInput;
         const double inputs = back ? filters_ : channels_, units = back ? channels_ : filters_;
-        constexpr double kSamples = 4;
+        constexpr double kSamples = 16;
         const double each = winograd_products(pass, outputs), weights = inputs * registers(units);
         const double side = static_cast<double>(outputs + s_.kernel_height - 1);
         return each * (1.05 * kPlaceMultiplyAdd * weights +
