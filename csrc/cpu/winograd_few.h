@@ -10,6 +10,7 @@ namespace CONVKIT_ISA {
 
 constexpr int64_t kFewWindows = 4;
 constexpr int64_t kFewSums = 40 * 1024;  // bytes of a task
+constexpr int64_t kAheadChannels = 12;   // from those that are added to those that are fetched
 
 // Filters of a task: their sums fit the first cache.
 template <class T>
@@ -36,7 +37,7 @@ static inline void add_channels(const T* kernel, int64_t tap, int64_t row, const
             CONVKIT_UNROLL
             for (int i = 0; i < kTaps; ++i) {
                 const T* from = kernel + (i * kTaps + j) * tap;
-                __builtin_prefetch(from + kChannels * row, 0, 2);
+                __builtin_prefetch(from + kAheadChannels * row, 0, 2);
                 line[i] = load(from);
             }
             Axis::template taps<T>(line, to);
@@ -81,7 +82,7 @@ static void add_few_windows(const Windowed& s, const T* kernel, int64_t begin, i
         // Where rows are not aligned, the last register of those that follow ends in one more line.
         constexpr int64_t kChannels = decltype(channels)::value;
         for (int64_t i = 0; i < kTaps * kTaps * kChannels; ++i) {
-            const int64_t next = c + kChannels + i % kChannels;
+            const int64_t next = c + kAheadChannels + i % kChannels;
             __builtin_prefetch(kernel + i / kChannels * tap + next * row + end - 1, 0, 2);
         }
     };
