@@ -21,7 +21,7 @@ static inline int64_t few_windows_filters(const Windowed& s, int64_t windows) {
 }
 
 // Adds kChannels channels of one register of filters, `row` apart in the kernel, and fetches as
-// many that follow: into the second-level cache, since they would drive the sums out of the first.
+// many further on: into the second-level cache, since they would drive the sums out of the first.
 // `patches` are those of the first channel.
 template <class T, int kOutputs, int kTaps, int kWindows, int kChannels>
 static inline void add_channels(const T* kernel, int64_t tap, int64_t row, const T* patches,
