@@ -45,8 +45,8 @@ struct Node {
     bool tiled;                  // part of a stretch
     bool widened;                // in a stretch, by a kernel that takes a tile for one sample
     bool stores = false;  // set by the plan: begins the sums that it adds to, which are its alone
-    std::shared_ptr<Kept> kept =
-        nullptr;  // null: what it works out of weights is gone after each run
+    // Null: what it works out of its weights is gone after each run.
+    std::shared_ptr<Kept> kept = nullptr;
 };
 
 class Program {

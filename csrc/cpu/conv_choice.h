@@ -49,8 +49,10 @@ static bool grouped_pays(const Conv2d& s, WinogradPass pass) {
     if (2 * blocks.groups * blocks.units >= blocks.count * kLanes<T>) return true;
     const int64_t products = s.kernel_height * s.kernel_width * blocks.inputs;
     const int64_t cost = blocks.count * (products * 4 / 3 + 12) / blocks.groups;
-    if (!back) return !Planes<T>(s).pay(cost);
-    return s.stride_height * s.stride_width > 1 || !Planes<T>(mirrored(s)).pay(cost);
+    if (back && s.stride_height * s.stride_width > 1) return true;
+    const Conv2d shape = back ? mirrored(s) : s;
+    const Planes<T> planes(shape);
+    return !planes.possible() || ConvCost<T>(s).planes(pass, planes) >= static_cast<double>(cost);
 }
 
 // Whether windows of groups are multiplied where they lie: that is as fast where a group fills some

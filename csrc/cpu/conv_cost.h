@@ -5,9 +5,8 @@
 // does for every pixel whatever the channels. The factors are least squares, of relative errors,
 // over the times of 280 shapes on AVX-512, AVX2 and SSE2: kernels of 3 x 3 and 5 x 5, 1 to 32
 // channels, 4 to 32 filters, 12 and 28 pixels wide; the products of a matrix product by larger
-// layers as well. They differ so little among instruction sets
-// that one set of factors serves all: to go by them takes 1 % longer than to go by the times
-// themselves, 3 % on SSE2.
+// layers as well. They differ so little among instruction sets that one set of factors serves all:
+// on those shapes, to go by them takes 1 to 2 % longer than to go by the times themselves.
 #pragma once
 
 #include "conv_planes.h"

@@ -49,13 +49,7 @@ struct Planes {
     int64_t ones() const { return planes() * plane_size + kLanes<T>; }
     int64_t size() const { return ones() + pixels(); }
 
-    // Whether planes can be used and are expected to cost less than `others` per output pixel, in
-    // half cycles (the time of one multiply-add of registers).
     bool possible() const { return units <= kFewRows && size() <= 1 << 16; }
-    bool pay(int64_t others) const {
-        const int64_t products = divide_up(taps * units * width, s.out_width * kLanes<T>);
-        return possible() && products + 3 * channels + 6 < others;
-    }
 
     // Offsets of the taps in the order of the kernel, then of the plane of ones.
     void offsets(int64_t* offset) const {
