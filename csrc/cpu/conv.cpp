@@ -12,8 +12,8 @@
 // in small blocks. dx: for one row ih of the picture, a row of the left matrix holds, for one
 // column ow, the rows of dy that ih took part in; the product has kernel_width * channels columns,
 // and what falls onto one pixel is then gathered. So neither pays for the border of the picture,
-// and each row of dx is written by one thread. That is one algorithm of several: conv_choice.h
-// chooses.
+// and each row of dx is written by one thread. Small pictures have a product for each tap instead
+// (small_picture.h). That is one algorithm of several: conv_choice.h chooses.
 //
 // fused_conv2d is this, then max-pooling and an activation: y (n, pooled_height, pooled_width,
 // filters). The forms of few filters do 2 x 2 pooling and relu while the sums are in registers,
@@ -24,6 +24,7 @@
 #include "few_pixels.h"
 #include "gemm.h"
 #include "product.h"
+#include "small_picture.h"
 #include "weight_gradient.h"
 
 namespace convkit {
@@ -356,6 +357,10 @@ void conv2d(const Context& context, const Conv2d& s, int64_t n, const T* x, cons
         const Matrix<T> b = {kernel, kernel + s.kernel_size(), s.filters, false};
         return Product<T>(a, b, pixels, s.filters, s.channels, bias, y).run(context);
     }
+    const SmallPicture<T> small(s);
+    if (small.pays() && !is_stream<T>(2 * n * s.out_height * s.out_width, s.filters)) {
+        return small.run(context, n, x, kernel, bias, y);
+    }
     if (s.groups == 1 && is_stream<T>(n * s.out_height * s.out_width, s.filters)) {
         const Windows<T> rows = {s, x, x + n * s.input_size(), n, true};
         return multiply_stream(context, rows, n * s.out_height * s.out_width, kernel, s.filters,
@@ -456,6 +461,11 @@ void conv2d_backward_input(const Context& context, const Conv2d& s, int64_t n, c
         const Matrix<T> a = {dy, dy + pixels * s.filters, s.filters, false};
         const Matrix<T> b = {kernel, kernel + s.kernel_size(), s.filters, true};
         return Product<T>(a, b, pixels, s.channels, s.filters, nullptr, dx).run(context);
+    }
+    if (s.stride_height * s.stride_width == 1) {
+        const Conv2d mirror = mirrored(s);
+        const SmallPicture<T> small(mirror, true);
+        if (small.pays()) return small.run(context, n, dy, kernel, nullptr, dx);
     }
     const int64_t channels = s.channels / s.groups, units = s.filters / s.groups;
     const int64_t block = channel_block<T>(s), channel_blocks = divide_up(channels, block);

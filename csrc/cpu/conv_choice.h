@@ -17,16 +17,6 @@
 namespace convkit {
 namespace CONVKIT_ISA {
 
-// The convolution of dy with the turned kernel that gives dx; for strides of 1.
-static inline Conv2d mirrored(const Conv2d& s) {
-    Conv2d m = s;
-    m.height = s.out_height, m.width = s.out_width, m.channels = s.filters;
-    m.out_height = s.height, m.out_width = s.width, m.filters = s.channels;
-    m.pad_top = (s.kernel_height - 1) * s.dilation_height - s.pad_top;
-    m.pad_left = (s.kernel_width - 1) * s.dilation_width - s.pad_left;
-    return m;
-}
-
 // A product of plain matrices (product.h): each pixel by itself, with channels enough to be copied.
 static inline bool is_pixelwise(const Conv2d& s) {
     constexpr int64_t kLeastChannels = 32;

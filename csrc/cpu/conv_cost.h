@@ -7,13 +7,25 @@
 // channels, 4 to 32 filters, 12 and 28 pixels wide; the products of a matrix product by larger
 // layers as well. They differ so little among instruction sets that one set of factors serves all:
 // on those shapes, to go by them takes 1 to 2 % longer than to go by the times themselves.
+// bench/bench_choice.py measures and fits anew; bench/conv_costs.py lists the sums as they stand here.
 #pragma once
 
 #include "conv_planes.h"
+#include "small_picture.h"
 #include "winograd_conv.h"
 
 namespace convkit {
 namespace CONVKIT_ISA {
+
+// The convolution of dy with the turned kernel that gives dx; for strides of 1.
+static inline Conv2d mirrored(const Conv2d& s) {
+    Conv2d m = s;
+    m.height = s.out_height, m.width = s.out_width, m.channels = s.filters;
+    m.out_height = s.height, m.out_width = s.width, m.filters = s.channels;
+    m.pad_top = (s.kernel_height - 1) * s.dilation_height - s.pad_top;
+    m.pad_left = (s.kernel_width - 1) * s.dilation_width - s.pad_left;
+    return m;
+}
 
 template <class T>
 class ConvCost {
@@ -30,10 +42,15 @@ class ConvCost {
         const double products = kMultiplyAdd * window_ * channels_ * registers(filters_);
         if (pass == WinogradPass::kForward) {
             if (plain) return 0.8 * products + 16;
+            if (const SmallPicture<T> small(s_); small.pays()) return met(s_, small);
             return 0.95 * products + 0.6 * window_ * channels_ +
                    10 * static_cast<double>(s_.kernel_height) + 45;
         }
         if (pass == WinogradPass::kBackwardInput) {
+            if (s_.stride_height * s_.stride_width == 1) {
+                const Conv2d mirror = mirrored(s_);
+                if (const SmallPicture<T> small(mirror); small.pays()) return met(mirror, small);
+            }
             const double rows = static_cast<double>(s_.kernel_height) * filters_;
             return kMultiplyAdd * rows * registers(kernel_width * channels_) +
                    kGather * kernel_width * registers(channels_) + 40;
@@ -80,6 +97,15 @@ class ConvCost {
     }
 
  private:
+    // A product for each tap (small_picture.h).
+    static double met(const Conv2d& s, const SmallPicture<T>& small) {
+        const double channels = static_cast<double>(s.channels);
+        const double filters = registers(static_cast<double>(s.filters));
+        const double taps = small.share() * static_cast<double>(s.kernel_height * s.kernel_width);
+        return taps * (1.05 * kMultiplyAdd * channels * filters + 0.6 * channels + 3 * filters) +
+               45;
+    }
+
     // Of what is made; at least one.
     double pixels(WinogradPass pass) const {
         const bool back = pass == WinogradPass::kBackwardInput;
