@@ -7,7 +7,7 @@
 // channels, 4 to 32 filters, 12 and 28 pixels wide; the products of a matrix product by larger
 // layers as well. They differ so little among instruction sets that one set of factors serves all:
 // on those shapes, to go by them takes 1 to 2 % longer than to go by the times themselves.
-// bench/bench_choice.py measures and fits anew; bench/conv_costs.py lists the sums as they stand here.
+// bench/bench_choice.py measures and fits anew; bench/conv_costs.py has the sums as written here.
 #pragma once
 
 #include "conv_planes.h"
