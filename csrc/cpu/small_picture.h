@@ -36,6 +36,7 @@ class SmallPicture {
     // Sums are taken up and put back for each tap, whose channels are to outweigh that.
     bool pays() const {
         constexpr int64_t kLeastChannels = 48, kMostPixels = 64;
+        static_assert(kMostPixels <= kMostRows, "a sample is never cut");
         constexpr double kMostShare = 0.75;
         return s_.groups == 1 && s_.channels >= kLeastChannels && pixels_ <= kMostPixels &&
                share() <= kMostShare;
@@ -43,7 +44,8 @@ class SmallPicture {
 
     void run(const Context& context, int64_t n, const T* x, const T* kernel, const T* bias,
              T* y) const {
-        const int64_t most = std::max<int64_t>(1, kPackedValues / packed_sample());
+        const int64_t most =
+            std::max<int64_t>(1, kPackedValues / std::max<int64_t>(1, packed_sample()));
         for (int64_t first = 0; first < n; first += most) {
             run_some(context, std::min(most, n - first), x + first * s_.input_size(),
                      x + n * s_.input_size(), kernel, bias, y + first * s_.output_size());
@@ -77,7 +79,7 @@ class SmallPicture {
                   const T* bias, T* y) const {
         const int64_t panels = divide_up(s_.filters, kPanel<T>);
         const int64_t taps = s_.kernel_height * s_.kernel_width;
-        int64_t blocks = divide_up(n * pixels_, std::max(pixels_, kMostRows));
+        int64_t blocks = divide_up(n, kMostRows / pixels_);
         while (panels * blocks < kTasks && n * pixels_ > 4 * kTileRows * blocks) ++blocks;
         blocks = std::min(blocks, n);
         T* const packed = scratch<T>(kShared, n * packed_sample());
@@ -132,7 +134,7 @@ class SmallPicture {
         const int64_t width = std::min(kPanel<T>, s_.filters - column);
         T* const sums = scratch<T>(kLocal, n * pixels_ * kPanel<T>);
         T* const panel = scratch<T>(kPackB, kDepth * kPanel<T>);
-        T* targets[std::max(kMostRows, int64_t{64})];
+        T* targets[kMostRows];
         fill_zero(sums, n * pixels_ * kPanel<T>);
         const T* weights =
             turned_ ? kernel + s_.kernel_size() + column * s_.channels : kernel + column;
