@@ -32,8 +32,11 @@ Pool2d undilated(Pool2d s) {
 }
 
 // ---- forward ------------------------------------------------------------------------------------
+// kFetches: whether it gains by what is wanted next being fetched meanwhile. Comparisons leave a
+// processor less room to see ahead than additions do.
 template <class T>
 struct Max {
+    static constexpr bool kFetches = true;
     static T start() { return -std::numeric_limits<T>::infinity(); }
     static Vec<T> add(Vec<T> best, Vec<T> v) { return larger_or_nan<T>(best, v); }
     static Vec<T> finish(Vec<T> best, int64_t) { return best; }
@@ -41,6 +44,7 @@ struct Max {
 
 template <class T>
 struct Average {
+    static constexpr bool kFetches = false;
     static T start() { return 0; }
     static Vec<T> add(Vec<T> sum, Vec<T> v) { return sum + v; }
     static Vec<T> finish(Vec<T> sum, int64_t count) {
@@ -74,17 +78,30 @@ int64_t divisor_of(const Pool2d& s, int64_t top, int64_t left) {
 // So many windows side by side whose taps are all inside x.
 template <int kHeight, int kWidth, class Reduction, class T>
 void pool_inside(int64_t count, const T* window, int64_t step, int64_t height, int64_t width,
-                 int64_t down, int64_t right, int64_t channels, int64_t divisor, T* y) {
+                 int64_t down, int64_t right, int64_t channels, int64_t divisor,
+                 const NextLines& next, T* y) {
     for (int64_t i = 0; i < count; ++i, window += step, y += channels) {
+        next.fetch(window, step);
         pool_window<kHeight, kWidth, Reduction>(window, height, width, down, right, channels,
                                                 divisor, y);
     }
 }
 
+// The rows of x that the next row of windows meets and this one does not.
+NextLines next_rows(const Pool2d& s) {
+    const int64_t reach = (s.pool_height - 1) * s.dilation_height + 1;
+    const int64_t line_size = s.width * s.channels;
+    return {std::max(reach, s.stride_height) * line_size, std::min(reach, s.stride_height),
+            line_size};
+}
+
 // Rows begin .. end of y, counted through all samples; channels fill a vector.
 template <class T, class Reduction>
-void pool_windows(const Pool2d& s, const T* x, T* y, bool past, int64_t begin, int64_t end) {
+void pool_windows(const Pool2d& s, int64_t n, const T* x, T* y, bool past, int64_t begin,
+                  int64_t end) {
     const int64_t channels = s.channels, line_size = s.width * channels;
+    const bool fetches = Reduction::kFetches && far<T>(n * s.input_size());
+    const NextLines next = fetches ? next_rows(s) : NextLines{};
     const int64_t down = s.dilation_height * line_size, right = s.dilation_width * channels;
     const int64_t size = s.out_width * channels, step = s.stride_width * channels;
     const Line<T> line(past, size);
@@ -110,13 +127,13 @@ void pool_windows(const Pool2d& s, const T* x, T* y, bool past, int64_t begin, i
             T* const pixel = to + out * channels;
             if (height == 3 && width == 3) {
                 pool_inside<3, 3, Reduction>(alike, window, step, 3, 3, down, right, channels,
-                                             divisor, pixel);
+                                             divisor, next, pixel);
             } else if (height == 2 && width == 2) {
                 pool_inside<2, 2, Reduction>(alike, window, step, 2, 2, down, right, channels,
-                                             divisor, pixel);
+                                             divisor, next, pixel);
             } else {
                 pool_inside<0, 0, Reduction>(alike, window, step, height, height > 0 ? width : 0,
-                                             down, right, channels, divisor, pixel);
+                                             down, right, channels, divisor, next, pixel);
             }
             out += alike;
         }
@@ -234,7 +251,7 @@ void pool(const Context& context, const Pool2d& s, int64_t n, const T* x, T* y) 
     parallel_stores(context, n * s.out_height, cost, [&](int64_t begin, int64_t end) {
         const T* const x_end = x + n * s.input_size();
         if (s.channels >= kLanes<T> && by_window(s)) {
-            pool_windows<T, Reduction>(s, x, y, past, begin, end);
+            pool_windows<T, Reduction>(s, n, x, y, past, begin, end);
         } else if (s.channels < kLanes<T> && pairs(s)) {
             pool_pairs<T, Reduction>(s, x, x_end, y, past, begin, end);
         } else {

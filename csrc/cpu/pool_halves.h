@@ -379,9 +379,8 @@ static inline void halved_rows(const Context& context, const Pool2d& s, int64_t 
         T* const memory = scratch<T>(kLocal, kept + (kMax ? Rows::kCopies * (size + reach) : 0));
         const Rows readable{x, x + (kMax ? n * s.input_size() : 0), size, reach, memory + kept};
         // Of whole vectors, results go straight to memory.
-        const bool straight = !kSeveral && past && s.channels % kLanes<T> == 0 &&
-                              reinterpret_cast<uintptr_t>(dx) % kVectorBytes == 0;
-        const Line<T> line(past && !straight, 2 * size);
+        const bool whole = !kSeveral && past && straight(s.channels, dx);
+        const Line<T> line(past && !whole, 2 * size);
         const auto for_each_row = [&](auto body) CONVKIT_INLINE {
             for (int64_t at = begin; at < end; ++at) {
                 const int64_t sample = at / pairs, out = at % pairs;
@@ -389,24 +388,24 @@ static inline void halved_rows(const Context& context, const Pool2d& s, int64_t 
                 T* const to = dx + (sample * s.height + 2 * out) * size;
                 T* const pair = line.at(to);
                 body(sample, out, pair, rows, at == begin);
-                if (past && !straight) copy_past(pair, rows * size, to);
+                if (past && !whole) copy_past(pair, rows * size, to);
             }
         };
         if constexpr (kWindow == 2) {
-            const auto halve = straight ? halved_pairs<kMax, !kSeveral, kSeveral, T>
-                                        : halved_pairs<kMax, false, kSeveral, T>;
+            const auto halve = whole ? halved_pairs<kMax, !kSeveral, kSeveral, T>
+                                     : halved_pairs<kMax, false, kSeveral, T>;
             for_each_row([&](int64_t sample, int64_t out, T* to, int64_t rows, bool) {
                 halve(s, lanes, readable, dy, dy + n * s.output_size(), sample, out, to, rows);
             });
         } else {
             Triples triples(s, lanes, readable, dy, memory);
-            for_each_row(
-                [&](int64_t sample, int64_t out, T* to, int64_t rows, bool first) CONVKIT_INLINE {
-                    if (first || out == 0) triples.make(sample, out - 1);
-                    triples.make(sample, out);
-                    straight ? triples.template gather<!kSeveral>(sample, out, to, rows)
-                             : triples.template gather<false>(sample, out, to, rows);
-                });
+            for_each_row([&](int64_t sample, int64_t out, T* to, int64_t rows, bool first)
+                             CONVKIT_INLINE {
+                                 if (first || out == 0) triples.make(sample, out - 1);
+                                 triples.make(sample, out);
+                                 whole ? triples.template gather<!kSeveral>(sample, out, to, rows)
+                                       : triples.template gather<false>(sample, out, to, rows);
+                             });
         }
     });
 }

@@ -18,12 +18,43 @@ namespace CONVKIT_ISA {
 // Half of a usual last level of cache: the other half is for what the result is made of.
 constexpr int64_t kStreamedBytes = int64_t{16} << 20;
 
+// Whether so many values are too many for the caches, so that what is wanted next is to be fetched
+// meanwhile.
+template <class T>
+static inline bool far(int64_t count) {
+    return count * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes;
+}
+
 // Whether a result of so many values goes past the caches; not where it takes the place of what it
 // is made of, which has been read.
 template <class T>
 static inline bool streams(int64_t count, const void* result, const void* source) {
-    return count * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes && result != source;
+    return far<T>(count) && result != source;
 }
+
+// Whether each vector of a pixel's channels may be stored past the caches where it belongs.
+template <class T>
+static inline bool straight(int64_t channels, const T* result) {
+    return channels % kLanes<T> == 0 && reinterpret_cast<uintptr_t>(result) % kVectorBytes == 0;
+}
+
+// Lines that are wanted next, as long as others are worked on: so many of them, `apart`, the first
+// `ahead` of what is read now. Processors see by themselves what goes on in a line, not that the
+// next one lies behind lines that were read before.
+struct NextLines {
+    int64_t ahead, lines, apart;
+
+    // As much of each line as `count` values from `now` on.
+    template <class T>
+    CONVKIT_INLINE inline void fetch(const T* now, int64_t count) const {
+        constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+        for (int64_t i = 0; i < lines; ++i) {
+            for (int64_t k = 0; k < count; k += kLine) {
+                __builtin_prefetch(now + ahead + i * apart + k, 0, 2);
+            }
+        }
+    }
+};
 
 // To an address that is aligned as a vector; parallel_stores() makes it seen by other threads.
 template <class T>

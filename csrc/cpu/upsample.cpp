@@ -72,13 +72,6 @@ void with_count(int64_t count, F f) {
 }
 
 // ---- forward ------------------------------------------------------------------------------------
-// Whether each vector of a pixel's channels may be stored past the caches where it belongs.
-template <class T>
-bool straight(bool past, const Upsample2d& s, const T* y) {
-    return past && s.channels % kLanes<T> == 0 &&
-           reinterpret_cast<uintptr_t>(y) % kVectorBytes == 0;
-}
-
 // line = each of `width` pixels of x, so many times, past the caches.
 template <class T>
 void repeat_pixels_past(int64_t width, int64_t channels, int64_t scale, const T* x, T* line) {
@@ -118,11 +111,12 @@ void nearest(const Context& context, const Upsample2d& s, int64_t n, const T* x,
     const T* x_end = x + n * s.input_size();
     const int64_t width = s.width * s.channels, size = width * s.scale_width;
     const bool past = streams<T>(n * s.output_size(), y, x);
+    const bool whole = past && straight(s.channels, y);
     parallel_stores(context, n * s.height, row_cost(s), [&](int64_t begin, int64_t end) {
         const Line<T> line(past, size);
         for (int64_t row = begin; row < end; ++row) {
             T* to = y + row * s.scale_height * size;
-            if (straight(past, s, y)) {
+            if (whole) {
                 for (int64_t i = 0; i < s.scale_height; ++i, to += size) {
                     repeat_pixels_past(s.width, s.channels, s.scale_width, x + row * width, to);
                 }
@@ -194,6 +188,7 @@ void bilinear(const Context& context, const Upsample2d& s, int64_t n, const T* x
     const int64_t width = s.width * s.channels, out_height = s.height * s.scale_height;
     const int64_t size = width * s.scale_width, scale = s.scale_width;
     const bool past = streams<T>(n * s.output_size(), y, x);
+    const bool whole = past && straight(s.channels, y);
     parallel_stores(
         context, n * out_height, row_cost(s) / s.scale_height, [&](int64_t begin, int64_t end) {
             T* const mixed = scratch<T>(kLocal, width + kLanes<T>);
@@ -212,7 +207,7 @@ void bilinear(const Context& context, const Upsample2d& s, int64_t n, const T* x
                     const Vec<T> a = get(top + i, part), b = get(bottom + i, part);
                     put(mixed + i, a * (1 - rows.share) + b * rows.share, part);
                 });
-                if (straight(past, s, y)) {
+                if (whole) {
                     mix_columns<true>(s, mixed, shares, y + row * size, y + end * size);
                     continue;
                 }
@@ -275,22 +270,17 @@ void gather_lines(int64_t count, const T* dy, const T* weights, int64_t size, T*
 }
 
 // pixels (size, channels), each the sum of `count` pixels of the line, the next `step` values
-// further on; the line may be read beyond its end. Meanwhile `lines` of as many steps, or none, are
-// fetched from `ahead` on.
+// further on; the line may be read beyond its end. Meanwhile the lines after those that begin at
+// `dy` are fetched.
 template <int kCount, class T>
 void gather_pixels(int64_t count, const T* line, const T* weights, int64_t size, int64_t step,
-                   int64_t channels, const T* ahead, int64_t lines, int64_t line_size, T* pixel,
+                   int64_t channels, const T* dy, const NextLines& next, T* pixel,
                    const T* pixel_end) {
     const int64_t outputs = kCount ? kCount : count;
     Vec<T> known[kCount + 1];
     for (int k = 0; k < kCount; ++k) known[k] = broadcast(weights[k]);
-    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-    for (int64_t in = 0; in < size; ++in, line += step, pixel += channels, ahead += step) {
-        for (int64_t i = 0; i < lines; ++i) {
-            for (int64_t k = 0; k < step; k += kLine) {
-                __builtin_prefetch(ahead + i * line_size + k, 0, 2);
-            }
-        }
+    for (int64_t in = 0; in < size; ++in, line += step, pixel += channels, dy += step) {
+        next.fetch(dy, step);
         for (int64_t c = 0; c < channels; c += kLanes<T>) {
             Vec<T> v{};
             for (int64_t k = 0; k < outputs; ++k) {
@@ -326,7 +316,7 @@ void backward(const Context& context, const Upsample2d& s, int64_t n, const T* d
     const int64_t out_height = s.height * s.scale_height, width = s.width * s.channels;
     const int64_t size = width * s.scale_width, step = s.scale_width * s.channels;
     const bool past = streams<T>(n * s.input_size(), dx, dy);
-    const bool far = n * s.output_size() * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes;
+    const bool fetches = far<T>(n * s.output_size());
     parallel_stores(context, n * s.height, row_cost(s), [&](int64_t begin, int64_t end) {
         T* const gathered = scratch<T>(kLocal, size + kLanes<T>);
         T* const weights = scratch<T>(kPackA, 6 * (s.scale_height + s.scale_width));
@@ -348,6 +338,9 @@ void backward(const Context& context, const Upsample2d& s, int64_t n, const T* d
                 gather_lines<decltype(count)::value>(down.outputs.count(), from, down.weights, size,
                                                      gathered);
             });
+            const NextLines next =
+                fetches ? NextLines{down.outputs.count() * size, s.scale_height, size}
+                        : NextLines{};
             T* const to = line.at(dx + row * width);
             for (int64_t in = 0; in < s.width;) {
                 const auto across = columns.of(in);
@@ -356,9 +349,8 @@ void backward(const Context& context, const Upsample2d& s, int64_t n, const T* d
                 with_count(across.outputs.count(), [&](auto count) {
                     gather_pixels<decltype(count)::value>(
                         across.outputs.count(), gathered + across.outputs.begin * s.channels,
-                        across.weights, alike, step, s.channels,
-                        from + down.outputs.count() * size + in * step, far ? s.scale_height : 0,
-                        size, to + in * s.channels, past ? to + width : dx + end * width);
+                        across.weights, alike, step, s.channels, from + in * step, next,
+                        to + in * s.channels, past ? to + width : dx + end * width);
                 });
                 in += alike;
             }
