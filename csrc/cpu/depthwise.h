@@ -1,18 +1,15 @@
 // Convolution in groups of one channel: channels in the lanes. Formula and shapes as in conv.cpp;
 // filter f belongs to channel f / units.
 //
-// Rows of the picture are copied to a tile of (row, column, kLanes channels), padded with zeros,
-// shortly before they are met, so that a tap is a shift whatever the padding, stride and dilation,
-// and reads are aligned and close together. The tile holds as many rows as a row of outputs meets,
-// each in the place of the one that is met no more. A task takes several registers of channels at
-// once, which lie side by side in the picture.
+// Rows of the picture come through tiles (depthwise_tiles.h); windows of 3 x 3 have a form of their
+// own (depthwise_window.h).
 //
 // An infinity or NaN in a weight meets the zeros of the padding.
 #pragma once
 
+#include "depthwise_tiles.h"
+#include "depthwise_window.h"
 #include "epilogue.h"
-#include "gemm.h"
-#include "lanes.h"
 #include "specs.h"
 
 namespace convkit {
@@ -134,131 +131,6 @@ static void correlate_taps(int64_t count, const int64_t* offsets, const T* tile,
     }
 }
 
-// ---- tiles of a picture -------------------------------------------------------------------------
-
-// What stands in the lanes of a tile: `count` channels from `first`. A plane is the next register
-// of them, each value of a pixel `repeats` times; or, with `every` > 1, every so many-th value, a
-// plane for those that begin with the first, the second and so on.
-template <class T>
-struct TileLanes {
-    int64_t first, count, repeats, every;
-
-    int64_t registers() const { return divide_up(count, kLanes<T>); }
-    int64_t planes() const { return every == 1 ? registers() : every; }
-    // Of register r.
-    int64_t lanes(int64_t r) const { return std::min<int64_t>(kLanes<T>, count - r * kLanes<T>); }
-
-    Vec<T> read(const T* pixel, int64_t plane) const {
-        const int64_t r = every == 1 ? plane : 0, begin = first + r * kLanes<T>;
-        if (repeats == 1 && every == 1) {
-            return lanes(r) == kLanes<T> ? load(pixel + begin)
-                                         : load_partial(pixel + begin, lanes(r));
-        }
-        Vec<T> values{};
-        for (int64_t i = 0; i < lanes(r); ++i) {
-            values[i] = pixel[every == 1 ? (begin + i) / repeats : (begin + i) * every + plane];
-        }
-        return values;
-    }
-};
-
-// kRegisters neighbouring registers of some pixels to a plane each; of the last, `lanes` values.
-template <class T, int kRegisters>
-static void split_pixels(const T* pixels, int64_t step, int64_t count, int64_t lanes, T* to,
-                         int64_t plane) {
-    for (int64_t j = 0; j < count; ++j, pixels += step, to += kLanes<T>) {
-        CONVKIT_UNROLL
-        for (int r = 0; r < kRegisters; ++r) {
-            const T* from = pixels + r * kLanes<T>;
-            const bool whole = r < kRegisters - 1 || lanes == kLanes<T>;
-            store(to + r * plane, whole ? load(from) : load_partial(from, lanes));
-        }
-    }
-}
-
-// `columns` pixels from `left` of a line (width, channels), zeros beside it; of no line (null),
-// zeros.
-template <class T>
-static void fill_line(const T* line, int64_t width, int64_t channels, int64_t left, int64_t columns,
-                      const TileLanes<T>& lanes, T* to, int64_t plane) {
-    const int64_t begin = std::clamp<int64_t>(-left, 0, columns);
-    const int64_t end = line ? std::clamp<int64_t>(width - left, begin, columns) : begin;
-    for (int64_t i = 0; i < lanes.planes(); ++i) {
-        fill_zero(to + i * plane, begin * kLanes<T>);
-        fill_zero(to + i * plane + end * kLanes<T>, (columns - end) * kLanes<T>);
-    }
-    if (begin == end) return;
-    const T* pixels = line + (left + begin) * channels;
-    to += begin * kLanes<T>;
-    if (lanes.repeats == 1 && lanes.every == 1) {
-        const int64_t registers = lanes.registers();
-        const auto split = registers == 4   ? split_pixels<T, 4>
-                           : registers == 3 ? split_pixels<T, 3>
-                           : registers == 2 ? split_pixels<T, 2>
-                                            : split_pixels<T, 1>;
-        return split(pixels + lanes.first, channels, end - begin, lanes.lanes(registers - 1), to,
-                     plane);
-    }
-    for (int64_t j = begin; j < end; ++j, pixels += channels, to += kLanes<T>) {
-        for (int64_t i = 0; i < lanes.planes(); ++i) {
-            store(to + i * plane, lanes.read(pixels, i));
-        }
-    }
-}
-
-// The rows of a picture that are met at a time, as a ring: row i lies in place i % rows.
-template <class T>
-struct TileRing {
-    int64_t rows, columns, planes;      // planes of each register
-    int64_t registers = 1, blocks = 0;  // of the channels; 0: a tile would be too large
-
-    TileRing(int64_t rows, int64_t columns, int64_t channels, int64_t planes)
-        : rows(rows), columns(columns), planes(planes) {
-        // What leaves room in a second-level cache; what is tolerable.
-        constexpr int64_t kValues = (128 << 10) / sizeof(T), kMost = (256 << 10) / sizeof(T);
-        if (std::max({rows, columns, planes}) > kMost) return;
-        const int64_t size = rows * columns * planes * kLanes<T>;
-        if (size > kMost) return;
-        const int64_t all = divide_up(channels, kLanes<T>);
-        if (planes == 1)
-            registers = std::clamp<int64_t>(kValues / size, 1, std::min<int64_t>(4, all));
-        blocks = divide_up(all, registers);
-        registers = divide_up(all, blocks);
-    }
-
-    int64_t line() const { return columns * kLanes<T>; }
-    int64_t plane() const { return rows * line(); }
-    int64_t size() const { return registers * planes * plane(); }
-    // Of row i >= 0 in a plane.
-    int64_t at(int64_t i) const { return i % rows * line(); }
-    TileLanes<T> lanes(int64_t block, int64_t channels, int64_t repeats, int64_t every) const {
-        const int64_t most = registers * kLanes<T>;
-        return {block * most, std::min(most, channels - block * most), repeats, every};
-    }
-};
-
-// A picture (height, width, channels) whose rows are brought into a ring. Row i of the ring is row
-// i - top of the picture, and its columns begin at `left`.
-template <class T>
-struct TilePicture {
-    const T* x;
-    int64_t height, width, channels, top, left;
-    const TileRing<T>& ring;
-    TileLanes<T> lanes;
-    T* tile;
-    int64_t next;  // row
-
-    // Rows begin .. end are wanted.
-    void bring(int64_t begin, int64_t end) {
-        for (next = std::max(next, begin); next < end; ++next) {
-            const int64_t row = next - top;
-            const T* line = row >= 0 && row < height ? x + row * width * channels : nullptr;
-            fill_line(line, width, channels, left, ring.columns, lanes, tile + ring.at(next),
-                      ring.plane());
-        }
-    }
-};
-
 // ---- the convolution ----------------------------------------------------------------------------
 
 // Of the input's gradient: along an axis, place i of the picture meets output q - shift through
@@ -327,12 +199,6 @@ struct Depthwise {
     // Values that a second-level cache holds: of more, what is met next is fetched.
     static constexpr int64_t kNear = (int64_t{1} << 20) / static_cast<int64_t>(sizeof(T));
 
-    // Few tasks are made more by cutting pictures into bands; what two of them meet is copied for
-    // both.
-    static int64_t bands(int64_t tasks, int64_t rows) {
-        return tasks >= 16 ? 1 : divide_up(rows, 16);
-    }
-
     TilePicture<T> picture(const T* x, int64_t sample, const TileLanes<T>& lanes, T* tile) const {
         return {x + sample * s.input_size(),
                 s.height,
@@ -375,10 +241,14 @@ struct Depthwise {
 template <class T>
 void Depthwise<T>::run(const Context& context, int64_t n, const T* x, const T* kernel,
                        const T* bias, T* y) const {
-    const int64_t blocks = pictures.blocks, cuts = bands(n * blocks, s.out_height);
+    const bool past = streams_rows(n * s.out_height * s.out_width, s.filters, y);
+    if (!past && DepthwiseWindow<T>::fits(s)) {
+        return DepthwiseWindow<T>::of_outputs(s).template run<false>(context, n, x, kernel, bias,
+                                                                     floor, y);
+    }
+    const int64_t blocks = pictures.blocks, cuts = tile_bands(n * blocks, s.out_height);
     const int64_t tasks = n * blocks * cuts;
     const double work = static_cast<double>(n) * s.multiply_adds() / tasks;
-    const bool past = streams_rows(n * s.out_height * s.out_width, s.filters, y);
     const bool far = n * s.input_size() > kNear;
     parallel_stores(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
         T* tile = scratch<T>(kPackA, pictures.size());
@@ -422,10 +292,14 @@ void Depthwise<T>::run(const Context& context, int64_t n, const T* x, const T* k
 template <class T>
 void Depthwise<T>::run_backward_input(const Context& context, int64_t n, const T* dy,
                                       const T* kernel, T* dx) const {
-    const int64_t blocks = outputs.blocks, cuts = bands(n * blocks, down.places);
+    const bool past = streams_rows(n * s.height * s.width, s.channels, dx);
+    if (!past && DepthwiseWindow<T>::fits(s)) {
+        return DepthwiseWindow<T>::of_inputs(s).template run<true>(context, n, dy, kernel, nullptr,
+                                                                   Epilogue<T>().floor, dx);
+    }
+    const int64_t blocks = outputs.blocks, cuts = tile_bands(n * blocks, down.places);
     const int64_t tasks = n * blocks * cuts, all = taps * units;
     const double work = static_cast<double>(n) * s.multiply_adds() / tasks;
-    const bool past = streams_rows(n * s.height * s.width, s.channels, dx);
     const bool far = n * s.output_size() > kNear;
     parallel_stores(context, tasks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
         T* tile = scratch<T>(kPackA, outputs.size());
@@ -499,13 +373,15 @@ void Depthwise<T>::run_backward_input(const Context& context, int64_t n, const T
 template <class T>
 void Depthwise<T>::run_backward_kernel(const Context& context, int64_t n, const T* dy, const T* x,
                                        T* dkernel, T* dbias) const {
-    const int64_t blocks = pictures.blocks, cuts = bands(n, s.out_height), images = n * cuts;
+    const int64_t blocks = pictures.blocks, cuts = tile_bands(n, s.out_height), images = n * cuts;
     const int64_t register_size = (taps + 1) * kLanes<T>;  // sums of the taps and of the bias
     const int64_t block_size = pictures.registers * register_size, size = blocks * block_size;
     const int64_t slots =
         std::clamp<int64_t>((int64_t{1} << 20) / size, 1, std::clamp<int64_t>(images, 1, 16));
     T* sums = scratch<T>(kShared, slots * size);
     const double work = static_cast<double>(n) * s.multiply_adds() / (slots * blocks);
+    const bool windows = DepthwiseWindow<T>::fits(s);
+    const bool fetches = far<T>(n * s.input_size());
     parallel_for(context, slots * blocks, multiply_cost<T>(work), [&](int64_t begin, int64_t end) {
         const int64_t line = s.out_width * kLanes<T>;
         T* tile = scratch<T>(kPackA, pictures.size());
@@ -524,8 +400,28 @@ void Depthwise<T>::run_backward_kernel(const Context& context, int64_t n, const 
                 for (int64_t oh = cut(s.out_height, cuts, band); oh < last; ++oh) {
                     rows.bring(oh * s.stride_height, oh * s.stride_height + span_height);
                     fill_offsets(oh, offsets);
-                    fill_line(dy + (sample * s.out_height + oh) * s.out_width * s.filters,
-                              s.out_width, s.filters, 0, s.out_width, filters, gradients, line);
+                    const T* from = dy + (sample * s.out_height + oh) * s.out_width * s.filters;
+                    if (windows) {
+                        // The row that the next outputs meet for the first time.
+                        const int64_t ih = oh - s.pad_top + kWindow;
+                        const T* const next =
+                            fetches ? x + (sample * s.height + ih) * s.width * s.channels : nullptr;
+                        for (int64_t r = 0; r < filters.registers(); ++r) {
+                            const T* lines[kWindow];
+                            for (int64_t kh = 0; kh < kWindow; ++kh) {
+                                lines[kh] = tile + r * pictures.plane() + offsets[kh * kWindow];
+                            }
+                            const int64_t first = filters.first + r * kLanes<T>;
+                            correlate_window_taps<T>(
+                                lines, s.out_width,
+                                {from + first, s.filters, s.out_width * s.filters, filters.lanes(r),
+                                 next ? next + first : nullptr},
+                                block_sums + r * register_size);
+                        }
+                        continue;
+                    }
+                    fill_line(from, s.out_width, s.filters, 0, s.out_width, filters, gradients,
+                              line);
                     for (int64_t r = 0; r < filters.registers(); ++r) {
                         T* sum = block_sums + r * register_size;
                         const T* gradient = gradients + r * line;
