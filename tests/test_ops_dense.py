@@ -143,7 +143,19 @@ def test_nan_stays_in_its_row_and_column(dtype, rng):
     np.testing.assert_array_equal(np.isnan(ops.dense(x, kernel)), right)
 
 
-@pytest.mark.parametrize(("inputs", "units"), [(3, 5), (400, 120), (517, 263), (700, 1)])
+# Units that fill a part of a register, one and two of every instruction set; depths around those
+# from which they are multiplied in lanes and chains, and of one segment and several.
+FEW_UNITS = [
+    (inputs, units)
+    for units in (1, 2, 3, 5, 7, 8, 10, 12, 13, 15, 16, 17, 23, 31, 32, 33)
+    for inputs in (67, 513)
+]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "units"),
+    [(3, 5), (400, 120), (517, 263), (700, 1), (15, 10), (33, 10), (1031, 10), *FEW_UNITS],
+)
 def test_a_row_has_the_same_bits_alone_and_among_others(inputs, units, backend, dtype, rng):
     if backend.startswith("cuda"):
         pytest.skip("a promise of the processor's kernels")
@@ -161,6 +173,41 @@ def test_a_row_has_the_same_bits_alone_and_among_others(inputs, units, backend, 
     for few, many in ((range(1, 5), 4), ((5, 13, 64, 65), 70)):
         for n in few:
             assert_same_bits(dx(n), dx(many)[:n])
+
+
+@pytest.mark.parametrize("units", [1, 10, 16, 17, 32])
+def test_few_units_and_a_long_input(units, backend, threads, rng):
+    """Segments of one row, and many rows, go to several threads; the sums do not depend on it."""
+    if backend.startswith("cuda"):
+        pytest.skip("a promise of the processor's kernels")
+    inputs = 40_009
+    x = rng.standard_normal((45, inputs), np.float32)
+    kernel = rng.standard_normal((inputs, units), np.float32)
+    bias = rng.standard_normal(units, np.float32)
+    threads(1)
+    y = ops.dense(x, kernel, bias)
+    right = x.astype(float) @ kernel + bias
+    # A value is at most 512 products, 80 segments and 16 chains one after the other.
+    scale = np.abs(x).astype(float) @ np.abs(kernel) + np.abs(bias)
+    assert_within(y, right, gamma(700, np.float32) * scale, np.float32)
+    for count in (1, 2, 3, 7):
+        threads(count)
+        for n in (1, 3, 8, 9, 45):
+            assert_same_bits(ops.dense(x[:n], kernel, bias), y[:n])
+            relu = ops.dense(x[:n], kernel, bias, activation="relu")
+            assert_same_bits(relu, np.maximum(y[:n], 0))
+
+
+def test_nan_and_infinity_stay_in_their_row_and_column(dtype, rng):
+    x, kernel = rng.normal(size=(20, 71)).astype(dtype), rng.normal(size=(71, 10)).astype(dtype)
+    x[3, 70], x[11, 0] = np.nan, np.inf
+    kernel[69, 9] = np.nan
+    right = np.zeros((20, 10), bool)
+    right[3] = right[:, 9] = True
+    for n in (4, 20):
+        y = ops.dense(x[:n], kernel)
+        np.testing.assert_array_equal(np.isnan(y), right[:n])
+        assert n < 12 or np.isinf(y[11, :9]).all()
 
 
 def test_an_empty_batch_has_zero_gradients_for_weights(dtype):

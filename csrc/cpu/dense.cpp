@@ -9,6 +9,7 @@
 #include "cpu_kernels.h"
 #include "epilogue.h"
 #include "few_columns.h"
+#include "few_registers.h"
 #include "few_rows.h"
 #include "lanes.h"
 #include "product.h"
@@ -187,6 +188,22 @@ void multiply_one(const Context& context, const Dense& s, const T* x, const T* k
     });
 }
 
+// y = max(x kernel + bias, floor) for so few units that a value as one chain would be slow: whether
+// it is that. It does not depend on the rows, nor do the bits of theirs.
+template <class T>
+bool multiply_few_units(const Context& context, const Dense& s, int64_t rows, const T* x,
+                        const T* kernel, const T* bias, T floor, T* y) {
+    const bool narrow = is_narrow<T>(s.units, s.inputs);
+    if (!narrow && !fits_two_registers<T>(s.units, s.inputs)) return false;
+    if (rows == 0) return true;
+    if (narrow) {
+        multiply_narrow(context, rows, s.inputs, s.units, x, kernel, bias, floor, y);
+    } else {
+        multiply_two_registers(context, rows, s.inputs, s.units, x, kernel, bias, floor, y);
+    }
+    return true;
+}
+
 }  // namespace
 
 template <class T>
@@ -194,9 +211,7 @@ void dense(const Context& context, const Dense& s, int64_t n, const T* x, const 
            const T* bias, T* y) {
     const PlainRows<T> a = {x, n * s.rows, s.inputs};
     const T floor = floor_of<T>(kLinear);
-    if (is_narrow<T>(s.units, s.inputs)) {
-        return multiply_narrow(context, a.rows, s.inputs, s.units, x, kernel, bias, floor, y);
-    }
+    if (multiply_few_units(context, s, a.rows, x, kernel, bias, floor, y)) return;
     if (a.rows == 1) return multiply_one(context, s, x, kernel, bias, floor, y);
     if (in_place(s, a.rows)) return multiply_few(context, a, kernel, bias, s.units, y);
     const Matrix<T> left = {x, x + a.rows * s.inputs, s.inputs, false};
@@ -208,11 +223,9 @@ template <class T>
 void fused_dense(const Context& context, const FusedDense& s, int64_t n, const T* x,
                  const T* kernel, const T* bias, T* y) {
     if (is_floor(s.activation)) {
-        const int64_t rows = n * s.dense.rows, inputs = s.dense.inputs, units = s.dense.units;
+        const int64_t rows = n * s.dense.rows;
         const T floor = floor_of<T>(s.activation);
-        if (is_narrow<T>(units, inputs)) {
-            return multiply_narrow(context, rows, inputs, units, x, kernel, bias, floor, y);
-        }
+        if (multiply_few_units(context, s.dense, rows, x, kernel, bias, floor, y)) return;
         if (rows == 1) return multiply_one(context, s.dense, x, kernel, bias, floor, y);
     }
     dense(context, s.dense, n, x, kernel, bias, y);

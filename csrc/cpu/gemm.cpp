@@ -353,13 +353,14 @@ void correlate_plain(const Strided<T>& a, const Strided<T>& a_ahead, const Strid
 template <class T>
 void multiply_shifted(const T* a, int64_t a_step, const T* planes, const int64_t* offsets,
                       int64_t rows, int64_t columns, int64_t depth, T* c, int64_t c_step) {
+    const int64_t tiles = divide_up(rows, kTileRows), most = divide_up(rows, tiles);
     int widest = 1;
-    while (widest < 8 && rows * 2 * widest <= 2 * kTileRows) widest *= 2;
+    while (widest < 8 && most * 2 * widest <= 2 * kTileRows) widest *= 2;
     for (int64_t q = 0; q < columns;) {
         int vectors = widest;
         while (vectors > 1 && (vectors - 1) * kLanes<T> >= columns - q) vectors /= 2;
-        for (int64_t m0 = 0; m0 < rows; m0 += kTileRows) {
-            const int64_t count = std::min<int64_t>(kTileRows, rows - m0);
+        for (int64_t i = 0; i < tiles; ++i) {
+            const int64_t m0 = cut(rows, tiles, i), count = cut(rows, tiles, i + 1) - m0;
             T* targets[kTileRows];
             for (int64_t m = 0; m < count; ++m) targets[m] = c + (m0 + m) * c_step + q;
             get_tile<T>(vectors, count, kShifted)(a + m0, a_step, planes + q, 0, offsets, depth,

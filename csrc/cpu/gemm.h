@@ -190,15 +190,20 @@ static inline void transpose_squares(Vec<T>* rows) {
 
 // Lane i: the sum of the lanes of register i of kLanes, added up in pairs. The registers are used
 // up.
-template <class T>
+template <class T, int kHalf = kLanes<T> / 2>
 static inline Vec<T> sums_of_lanes(Vec<T>* registers) {
-    transpose_squares<T, kLanes<T>>(registers);
-    CONVKIT_UNROLL
-    for (int half = kLanes<T> / 2; half > 0; half /= 2) {
+    if constexpr (kHalf > 0) {
+        constexpr auto all = std::make_index_sequence<kLanes<T>>();
         CONVKIT_UNROLL
-        for (int i = 0; i < half; ++i) registers[i] += registers[i + half];
+        for (int i = 0; i < kHalf; ++i) {
+            const Vec<T> a = registers[i], b = registers[i + kHalf];
+            registers[i] =
+                swap_lanes<T, kHalf, false>(a, b, all) + swap_lanes<T, kHalf, true>(a, b, all);
+        }
+        return sums_of_lanes<T, kHalf / 2>(registers);
+    } else {
+        return registers[0];
     }
-    return registers[0];
 }
 
 // Registers of the first kCorner filters, pixels in the lanes <-> a register for each of kLanes
