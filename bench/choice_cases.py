@@ -18,7 +18,9 @@ NEAR = (
     (4, 6, 8, 12, 16, 24, 32),
 )
 # Smaller pictures, of which much is border, and larger ones.
-SIDES = ((2, 3, 4, 7, 14, 56), (3, 5), (1, 3, 8, 16, 32), (6, 16, 32))
+SIDES = ((1, 2, 3, 4, 5, 7, 14, 56), (3, 5), (1, 3, 8, 16, 32), (6, 16, 32))
+# The last layers of networks, whose pictures are small and of many channels.
+SMALL = ((1, 2, 3, 4, 5), (3, 5), (16, 48, 128, 384), (16, 48, 128, 384))
 # Layers of larger networks, 3 x 3: a picture's side, and widths of channels to as many filters and
 # twice as many.
 LARGE = (
@@ -115,7 +117,7 @@ def shapes(only: str = "", batches: Sequence[int] = ()) -> Iterator[Shape]:
 
 
 def _grid() -> Iterator[Shape]:
-    for sizes in (NEAR, SIDES):
+    for sizes in (NEAR, SIDES, SMALL):
         for side, kernel, channels, filters in itertools.product(*sizes):
             yield Shape(0, side, channels, filters, kernel)
     for side, widths in LARGE:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import report
 from choice_times import Timing, mean
-from conv_costs import FORMS, LEAST_SIDE, Form, errors, fit, form
+from conv_costs import FORMS, Form, errors, fit, form, made
 
 FEWEST = 8  # times for a fit
 ALL = "all"  # instruction sets together
@@ -58,9 +58,9 @@ def _samples(timings: Sequence[Timing]) -> dict[tuple[Form, str], list[Sample]]:
         shape = timing.shape
         for name, seconds in timing.seconds.items():
             its = form(name, timing.of_pass, shape)
-            if its is not None and shape.side >= its.least_side:
+            if its is not None:
                 values = its.values(name, timing.of_pass, shape, timing.isa)
-                pixels = shape.batch * shape.out_side**2
+                pixels = shape.batch * made(shape, timing.of_pass) ** 2
                 found.setdefault((its, timing.isa), []).append((values, seconds / pixels))
     return found
 
@@ -85,8 +85,7 @@ def tables(timings: Sequence[Timing], chosen: Sequence[tuple[Timing, str]]) -> l
     unit = ", ".join(f"{isa} {1e9 * seconds:.3f} ns" for isa, seconds in units.items())
     heads = ("median: stands", "fitted", "90 %: stands", "fitted")
     return [
-        f"Factors of conv_cost.h, in multiply-adds ({unit}), from pictures of "
-        f"{LEAST_SIDE} × {LEAST_SIDE} on where a sum leaves out the border:",
+        f"Factors of conv_cost.h, in multiply-adds ({unit}):",
         report.table(("sum", "term", "stands", *columns), factors),
         "Relative errors of the sums:",
         report.table(("sum", "isa", "times", *heads), misses),

@@ -22,9 +22,9 @@ SOURCES = Path(__file__).resolve().parent.parent / "csrc" / "cpu"
 LANES = {"generic": 4, "neon": 4, "avx2": 8, "avx512": 16}  # float32
 FUSED = ("neon", "avx2", "avx512")
 MASKED = ("avx2", "avx512")
+TILE_ROWS = {"generic": 4, "neon": 8, "avx2": 6, "avx512": 12}  # of gemm.h
 FORWARD, BACKWARD_INPUT, BACKWARD_KERNEL = "forward", "backward_input", "backward_kernel"
 PASSES = (FORWARD, BACKWARD_INPUT, BACKWARD_KERNEL)
-LEAST_SIDE = 4  # of smaller pictures most is border, which the sums leave out
 
 
 @cache
@@ -46,24 +46,31 @@ def numbers(code: str, header: str = "conv_cost.h") -> tuple[float, ...]:
     )
 
 
+def made(shape: Shape, of_pass: str) -> int:
+    """The side of the pictures that a pass makes, or for the kernel's gradient reads dy of."""
+    return shape.side if of_pass == BACKWARD_INPUT else shape.out_side
+
+
 class Known:
     """What the sums of one pass know of a convolution (`ConvCost`, by the same names)."""
 
     def __init__(self, shape: Shape, of_pass: str, isa: str, outputs: int) -> None:
         back = of_pass == BACKWARD_INPUT
-        self.shape, self.isa = shape, isa
+        self.shape, self.of_pass, self.isa = shape, of_pass, isa
         self.channels, self.filters, self.kernel = shape.channels, shape.filters, shape.kernel
         self.window = shape.kernel**2
         self.inputs, self.units = (
             (self.filters, self.channels) if back else (self.channels, self.filters)
         )
-        self.made = shape.side if back else shape.out_side  # the side of what is made
+        self.made = made(shape, of_pass)
         self.outputs = outputs  # of Winograd's windows
-        fused, places, plain, plain_places = numbers(
-            "static constexpr double kMultiplyAdd = #, kPlaceMultiplyAdd = #;"
+        *fused, plain, plain_places, plain_waits = numbers(
+            "static constexpr double kMultiplyAdd = #, kPlaceMultiplyAdd = #, kWaits = #;"
         )
-        self.multiply_add = fused if isa in FUSED else plain
-        self.place_multiply_add = places if isa in FUSED else plain_places
+        is_fused = isa in FUSED
+        self.multiply_add, self.place_multiply_add, self.least_waits = (
+            fused if is_fused else (plain, plain_places, plain_waits)
+        )
         widest, others = numbers("kGather = kVectorBytes == 64 ? # : #;")
         self.gather = widest if isa == "avx512" else others
 
@@ -82,25 +89,51 @@ class Known:
         return self.multiply_add * self.window * self.channels * self.registers(self.filters)
 
     @property
+    def rows_met(self) -> float:
+        """Of the rows of all windows, the share that lies in the picture."""
+        return met(self.shape) / (self.kernel * self.shape.out_side)
+
+    @property
+    def waits(self) -> float:
+        """Of windows where they lie: multiply-adds of registers, or the wait for a sum."""
+        tiles = -(-self.shape.out_side // TILE_ROWS[self.isa])
+        least = self.least_waits * tiles / self.shape.out_side
+        both, one = divmod(self.registers(self.filters), 2)
+        each = both * max(2 * self.multiply_add, least) + one * max(self.multiply_add, least)
+        return self.window * self.channels * each
+
+    @property
     def fewest_products(self) -> float:
         (turned,) = numbers("const double turned = # * kMultiplyAdd * filters_")
         other = self.multiply_add * self.filters * self.registers(self.window * self.channels)
         return min(self.products, turned * other)
 
     @property
+    def across(self) -> float:
+        return self.shape.out_side / self.shape.side
+
+    @property
     def gradient_products(self) -> float:
         columns = self.registers(self.kernel * self.channels)
-        return self.multiply_add * self.kernel * self.filters * columns
+        return self.multiply_add * self.kernel * self.filters / self.shape.stride * columns
 
     @property
     def taps_met(self) -> float:
-        return share(self.shape) * self.window
+        return share(self.shape, self.of_pass) * self.window
+
+    @property
+    def plane_width(self) -> int:
+        return self.made + (self.kernel - 1) // self.shape.stride
 
     @property
     def plane_products(self) -> float:
-        width = self.made + (self.kernel - 1) // self.shape.stride
         taps = self.window * self.inputs
-        return self.multiply_add * taps * self.units * width / (self.made * LANES[self.isa])
+        return taps * self.units * self.registers(self.made * self.plane_width) / self.made**2
+
+    @property
+    def plane_rows(self) -> float:
+        """Those of one band: rows that two bands share are few."""
+        return self.inputs * self.shape.stride**2 * self.plane_width / self.made**2
 
     @cached_property
     def winograd_products(self) -> float:
@@ -128,7 +161,6 @@ class Form:
     terms: tuple[Term, ...]
     kind: str = ""  # of shapes, those for which `applies` holds
     applies: Callable[[Shape, str], bool] = lambda shape, of_pass: True
-    least_side: int = LEAST_SIDE  # of pictures that are fitted
 
     @property
     def name(self) -> str:
@@ -159,21 +191,35 @@ def is_pixelwise(shape: Shape, of_pass: str) -> bool:
     return of_pass == FORWARD and shape.kernel == 1 and shape.channels >= least
 
 
-def share(shape: Shape) -> float:
-    """Of the taps of all windows, those that meet the picture (small_picture.h)."""
-    before = (shape.kernel - 1) // 2
-    met = (max(0, shape.side - abs(tap - before)) for tap in range(shape.kernel))
-    return (sum(met) / (shape.kernel * shape.side)) ** 2
+def met(shape: Shape) -> int:
+    """How many rows of windows lie in the picture, of all in a column of outputs."""
+    before = 0
+    if shape.padding == "same":
+        reach = (shape.out_side - 1) * shape.stride + shape.kernel - shape.side
+        before = max(0, reach) // 2
+    rows = range(shape.out_side)
+    taps = range(-before, shape.kernel - before)
+    return sum(0 <= row * shape.stride + tap < shape.side for row in rows for tap in taps)
+
+
+def share(shape: Shape, of_pass: str) -> float:
+    """Of the taps of all windows, those that meet the picture (small_picture.h); of dx, for strides
+    of 1, those of its convolution, which are as many."""
+    return (met(shape) / (shape.kernel * made(shape, of_pass))) ** 2
 
 
 def is_small_picture(shape: Shape, of_pass: str) -> bool:
     """As in small_picture.h."""
-    inputs = shape.filters if of_pass == BACKWARD_INPUT else shape.channels
+    back = of_pass == BACKWARD_INPUT
+    if of_pass == BACKWARD_KERNEL or (back and shape.stride > 1):
+        return False
+    inputs = shape.filters if back else shape.channels
     least, pixels = numbers(
         "constexpr int64_t kLeastChannels = #, kMostPixels = #;", "small_picture.h"
     )
     (most,) = numbers("constexpr double kMostShare = #;", "small_picture.h")
-    return inputs >= least and shape.side**2 <= pixels and share(shape) <= most
+    small = made(shape, of_pass) ** 2 <= pixels
+    return inputs >= least and small and share(shape, of_pass) <= most
 
 
 FORMS = (
@@ -188,11 +234,11 @@ FORMS = (
     Form(
         ("product",),
         (FORWARD,),
-        "return ",
+        "return rows_met() * (",
         (
-            ("# * products", lambda k: k.products),
-            ("# * window_ * channels_", lambda k: k.window * k.channels),
-            ("# * static_cast<double>(s_.kernel_height)", lambda k: k.kernel),
+            ("# * products", lambda k: k.rows_met * k.products),
+            ("# * window_ * channels_)", lambda k: k.rows_met * k.window * k.channels),
+            ("# * kernel_rows(s_.out_width)", lambda k: k.kernel / k.made),
             PIXEL,
         ),
         applies=lambda shape, of_pass: (
@@ -202,16 +248,17 @@ FORMS = (
     Form(
         ("product",),
         (BACKWARD_INPUT,),
-        "return ",
+        "return across * (",
         (
             (
                 "kMultiplyAdd * rows * registers(kernel_width * channels_)",
-                lambda k: k.gradient_products,
+                lambda k: k.across * k.gradient_products,
             ),
             (
-                "kGather * kernel_width * registers(channels_)",
-                lambda k: k.gather * k.kernel * k.registers(k.channels),
+                "kGather * kernel_width * registers(channels_))",
+                lambda k: k.across * k.gather * k.kernel * k.registers(k.channels),
             ),
+            ("# * kernel_rows(s_.width)", lambda k: k.kernel / k.made),
             PIXEL,
         ),
         applies=lambda shape, of_pass: not is_small_picture(shape, of_pass),
@@ -219,19 +266,22 @@ FORMS = (
     Form(
         ("product",),
         (FORWARD, BACKWARD_INPUT),
-        "return taps * (",
+        "return small.share() * window * (",
         (
             (
-                "# * kMultiplyAdd * channels * filters",
-                lambda k: k.taps_met * k.multiply_add * k.weights,
+                "# * kPlaceMultiplyAdd * weights",
+                lambda k: k.taps_met * k.place_multiply_add * k.weights,
             ),
-            ("# * channels", lambda k: k.taps_met * k.inputs),
-            ("# * filters)", lambda k: k.taps_met * k.registers(k.units)),
+            ("# * channels)", lambda k: k.taps_met * k.inputs),
+            # Here and below, the batch that was measured stands in the place of kSamples.
+            (
+                "# * weights * window / (kSamples * made)",
+                lambda k: k.weights * k.window / (k.shape.batch * k.made**2),
+            ),
             PIXEL,
         ),
         " of small pictures",
         is_small_picture,
-        least_side=1,
     ),
     Form(
         ("product",),
@@ -243,36 +293,43 @@ FORMS = (
                 "# * static_cast<double>(s_.kernel_height) * registers(kernel_width * channels_)",
                 lambda k: k.kernel * k.registers(k.kernel * k.channels),
             ),
+            ("# * kernel_rows(s_.out_width)", lambda k: k.kernel / k.made),
             PIXEL,
         ),
     ),
     Form(
         ("windows",),
         (FORWARD,),
-        "double windows() const { return ",
+        "return rows_met() * window_ * channels_ * ",
         (
-            ("kMultiplyAdd * window_ * channels_ * registers(filters_)", lambda k: k.products),
+            (
+                "(both * std::max(2 * kMultiplyAdd, waits) + one * std::max(kMultiplyAdd, waits))",
+                lambda k: k.rows_met * k.waits,
+            ),
             PIXEL,
+            ("# / pixels(WinogradPass::kForward)", lambda k: 1 / k.made**2),
         ),
     ),
     Form(
         ("planes",),
         (FORWARD, BACKWARD_INPUT),
-        "; return ",
+        "} return ",
         (
-            ("# * products", lambda k: k.plane_products),
-            ("# * channels", lambda k: k.inputs),
+            ("# * kMultiplyAdd * products", lambda k: k.multiply_add * k.plane_products),
+            ("# * rows", lambda k: k.plane_rows),
             PIXEL,
+            ("# / made", lambda k: 1 / k.made**2),
         ),
     ),
     Form(
         ("planes",),
         (BACKWARD_KERNEL,),
-        "if (pass == WinogradPass::kBackwardKernel) return ",
+        "if (pass == WinogradPass::kBackwardKernel) { return ",
         (
             ("# * products", lambda k: k.plane_products),
-            ("# * channels", lambda k: k.inputs),
+            ("# * rows", lambda k: k.plane_rows),
             PIXEL,
+            ("# / made", lambda k: 1 / k.made**2),
         ),
     ),
     Form(
@@ -289,8 +346,7 @@ FORMS = (
                 lambda k: k.winograd_products * (k.transformed(k.inputs) + k.transformed(k.units)),
             ),
             (
-                # The batch that was measured stands in the place of kSamples.
-                "# * weights * side * side / (kSamples * pixels(pass))",
+                "# * weights * side * side / (samples * pixels(pass))",
                 lambda k: k.weights * (k.outputs + k.kernel - 1) ** 2 / (k.shape.batch * k.made**2),
             ),
             PIXEL,
@@ -301,9 +357,8 @@ FORMS = (
 
 def form(algorithm: str, of_pass: str, shape: Shape) -> Form | None:
     """The sum that tells what `algorithm` costs; None for those that are not in conv_cost.h, and
-    for convolutions that make a picture of another size, of which a sum counts other pixels than
-    the next."""
-    if shape.padding != "same" or shape.stride != 1:
+    for strides, of which too few are measured."""
+    if shape.stride != 1:
         return None
     found = (f for f in FORMS if algorithm in f.algorithms and of_pass in f.passes)
     return next((f for f in found if f.applies(shape, of_pass)), None)

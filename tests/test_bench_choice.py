@@ -57,7 +57,8 @@ def synthetic(isa: str, unit: float, factors: Callable[[conv_costs.Form], list[f
                 form = conv_costs.form(name, of_pass, shape)
                 if form is not None:
                     cost = np.dot(factors(form), form.values(name, of_pass, shape, isa))
-                    seconds[name] = unit * cost * shape.batch * shape.out_side**2
+                    pixels = shape.batch * conv_costs.made(shape, of_pass) ** 2
+                    seconds[name] = unit * cost * pixels
             if seconds:
                 timings.append(Timing(isa, of_pass, shape, seconds))
     return timings

@@ -141,22 +141,24 @@ class ConvChoice {
     }
 
     // A matrix product or Winograd's method. That must have clearly fewer products than there are
-    // to be added up otherwise, and sums over a few pixels are not worth a transformed kernel.
+    // to be added up otherwise. The gradient of a kernel is a sum over the batch, so that choice
+    // may depend on it; over a few pixels in all it is not worth its transforms.
     Cheapest summed_or_winograd(WinogradPass pass, bool plain) const {
-        constexpr double kMostProducts = 0.6, kLeastPixels = 49;
+        constexpr double kMostProducts = 0.65, kLeastPixels = 25, kLeastSamples = 4;
         Cheapest best = {ConvAlgorithm::kProduct, cost_.product(pass, plain)};
-        const double pixels =
-            static_cast<double>(s_.out_height) * static_cast<double>(s_.out_width);
         if (asked_ != ConvAlgorithm::kAutomatic) return best;
-        if (pass == WinogradPass::kBackwardKernel &&
-            static_cast<double>(n_) * pixels < kLeastPixels)
-            return best;
+        double samples = ConvCost<T>::kSamples;
+        if (pass == WinogradPass::kBackwardKernel) {
+            const auto n = static_cast<double>(n_);
+            if (n * static_cast<double>(s_.out_height * s_.out_width) < kLeastPixels) return best;
+            samples = std::max(n, kLeastSamples);
+        }
         const double sums = static_cast<double>(s_.kernel_height * s_.kernel_width);
         for (int64_t outputs = 2; outputs <= 4; outputs += 2) {
             if (!winograd_possible(s_, outputs)) continue;
             if (cost_.winograd_products(pass, outputs) > kMostProducts * sums) continue;
             best.meet(outputs == 2 ? ConvAlgorithm::kWinograd2 : ConvAlgorithm::kWinograd4,
-                      cost_.winograd(pass, outputs));
+                      cost_.winograd(pass, outputs, samples));
         }
         return best;
     }

@@ -30,61 +30,81 @@ static inline Conv2d mirrored(const Conv2d& s) {
 template <class T>
 class ConvCost {
  public:
+    // Of a batch, for what is done once in it: choices are to be the same for all batches.
+    static constexpr double kSamples = 16;
+
     explicit ConvCost(const Conv2d& s)
         : s_(s),
           channels_(static_cast<double>(s.channels / s.groups)),
           filters_(static_cast<double>(s.filters / s.groups)),
           window_(static_cast<double>(s.kernel_height * s.kernel_width)) {}
 
-    // A matrix product of windows; `plain`: of pixels that are not copied (product.h).
+    // A matrix product of windows; `plain`: of pixels that are not copied (product.h). There is
+    // something to be done for each row of the kernel in each row of the picture.
     double product(WinogradPass pass, bool plain = false) const {
         const double kernel_width = static_cast<double>(s_.kernel_width);
         const double products = kMultiplyAdd * window_ * channels_ * registers(filters_);
         if (pass == WinogradPass::kForward) {
-            if (plain) return 0.8 * products + 16;
+            if (plain) return 1.0 * products + 14;
             if (const SmallPicture<T> small(s_); small.pays()) return met(s_, small);
-            return 0.95 * products + 0.6 * window_ * channels_ +
-                   10 * static_cast<double>(s_.kernel_height) + 45;
+            return rows_met() * (1.07 * products + 0.53 * window_ * channels_) +
+                   92 * kernel_rows(s_.out_width) + 60;
         }
         if (pass == WinogradPass::kBackwardInput) {
             if (s_.stride_height * s_.stride_width == 1) {
                 const Conv2d mirror = mirrored(s_);
                 if (const SmallPicture<T> small(mirror); small.pays()) return met(mirror, small);
             }
-            const double rows = static_cast<double>(s_.kernel_height) * filters_;
-            return kMultiplyAdd * rows * registers(kernel_width * channels_) +
-                   kGather * kernel_width * registers(channels_) + 40;
+            const double rows = static_cast<double>(s_.kernel_height) * filters_ /
+                                static_cast<double>(s_.stride_height);
+            const double across = static_cast<double>(s_.out_width) / static_cast<double>(s_.width);
+            return across * (kMultiplyAdd * rows * registers(kernel_width * channels_) +
+                             kGather * kernel_width * registers(channels_)) +
+                   62 * kernel_rows(s_.width) + 39;
         }
         const double turned = 1.2 * kMultiplyAdd * filters_ * registers(window_ * channels_);
-        return 1.05 * std::min(products, turned) +
-               6 * static_cast<double>(s_.kernel_height) * registers(kernel_width * channels_) + 31;
+        return 1.17 * std::min(products, turned) +
+               6.2 * static_cast<double>(s_.kernel_height) * registers(kernel_width * channels_) +
+               120 * kernel_rows(s_.out_width) + 7;
     }
 
-    // Windows that are multiplied where they lie (conv_direct.h).
-    double windows() const { return kMultiplyAdd * window_ * channels_ * registers(filters_) + 16; }
+    // Windows that are multiplied where they lie (conv_direct.h), two registers of filters at a
+    // time. The few sums of a narrow picture wait for each other.
+    double windows() const {
+        const double tiles = static_cast<double>(divide_up(s_.out_width, kTileRows));
+        const double waits = kWaits * tiles / static_cast<double>(s_.out_width);
+        const double both = std::floor(registers(filters_) / 2);
+        const double one = registers(filters_) - 2 * both;
+        return rows_met() * window_ * channels_ *
+                   (both * std::max(2 * kMultiplyAdd, waits) +
+                    one * std::max(kMultiplyAdd, waits)) +
+               15.5 + 290 / pixels(WinogradPass::kForward);
+    }
 
-    // Pixels in the lanes (conv_planes.h); of dx, planes are those of the mirrored convolution.
+    // Pixels in the lanes (conv_planes.h), whole registers of them, and the rows of the planes; of
+    // dx, planes are those of the mirrored convolution.
     double planes(WinogradPass pass, const Planes<T>& planes) const {
-        const double products = kMultiplyAdd * static_cast<double>(planes.taps * planes.units) *
-                                static_cast<double>(planes.width) /
-                                static_cast<double>(planes.s.out_width * kLanes<T>);
-        const double channels = static_cast<double>(planes.channels);
-        if (pass == WinogradPass::kBackwardKernel) return 1.35 * products + 3 * channels + 16;
-        return 1.1 * products + 3.5 * channels + 7;
+        const double made = pixels(pass);
+        const double lanes = registers(static_cast<double>(planes.s.out_height * planes.width));
+        const double products = static_cast<double>(planes.taps * planes.units) * lanes / made;
+        const double rows = static_cast<double>(planes.bands * planes.planes()) *
+                            static_cast<double>(planes.plane_size / planes.width) / made;
+        if (pass == WinogradPass::kBackwardKernel) {
+            return 1.22 * products + 70 * rows + 14 + 670 / made;
+        }
+        return 1.12 * kMultiplyAdd * products + 37 * rows + 9.8 + 320 / made;
     }
 
     // Winograd's method in windows of outputs x outputs; those at the border count whole. Its
-    // weights are transformed for a batch of so many samples: the choice is to be the same for all
-    // batches.
-    double winograd(WinogradPass pass, int64_t outputs) const {
+    // weights are transformed once for so many samples.
+    double winograd(WinogradPass pass, int64_t outputs, double samples = kSamples) const {
         const bool back = pass == WinogradPass::kBackwardInput;
         const double inputs = back ? filters_ : channels_, units = back ? channels_ : filters_;
-        constexpr double kSamples = 16;
         const double each = winograd_products(pass, outputs), weights = inputs * registers(units);
         const double side = static_cast<double>(outputs + s_.kernel_height - 1);
-        return each * (1.05 * kPlaceMultiplyAdd * weights +
-                       8.5 * (transformed(inputs) + transformed(units))) +
-               10 * weights * side * side / (kSamples * pixels(pass)) + 24;
+        return each * (1.02 * kPlaceMultiplyAdd * weights +
+                       8.3 * (transformed(inputs) + transformed(units))) +
+               8.6 * weights * side * side / (samples * pixels(pass)) + 25;
     }
 
     // Its products for a channel and a filter, where sums have kernel_height * kernel_width.
@@ -97,13 +117,14 @@ class ConvCost {
     }
 
  private:
-    // A product for each tap (small_picture.h).
+    // A product for each tap (small_picture.h), for which all weights are fetched.
     static double met(const Conv2d& s, const SmallPicture<T>& small) {
         const double channels = static_cast<double>(s.channels);
-        const double filters = registers(static_cast<double>(s.filters));
-        const double taps = small.share() * static_cast<double>(s.kernel_height * s.kernel_width);
-        return taps * (1.05 * kMultiplyAdd * channels * filters + 0.6 * channels + 3 * filters) +
-               45;
+        const double weights = channels * registers(static_cast<double>(s.filters));
+        const double window = static_cast<double>(s.kernel_height * s.kernel_width);
+        const double made = static_cast<double>(s.out_height * s.out_width);
+        return small.share() * window * (1.2 * kPlaceMultiplyAdd * weights + 1.0 * channels) +
+               5 * weights * window / (kSamples * made) + 85;
     }
 
     // Of what is made; at least one.
@@ -113,14 +134,29 @@ class ConvCost {
                                  static_cast<double>(back ? s_.width : s_.out_width));
     }
 
-    // Without fused multiply-adds, products take longer; not so much those that wait for memory.
+    // Of the rows of all windows, the share that lies in the picture: the others are left out.
+    double rows_met() const {
+        int64_t met = 0;
+        for (int64_t kh = 0; kh < s_.kernel_height; ++kh) {
+            const Range part = inside(kh * s_.dilation_height - s_.pad_top, s_.stride_height,
+                                      s_.height, s_.out_height);
+            met += part.end - part.begin;
+        }
+        return static_cast<double>(met) / static_cast<double>(s_.kernel_height * s_.out_height);
+    }
+    // For each pixel of a row.
+    double kernel_rows(int64_t width) const {
+        return static_cast<double>(s_.kernel_height) / static_cast<double>(width);
+    }
+
+    // Without fused multiply-adds, products take longer, and a sum waits for its addition alone.
 #if defined(__AVX2__) || defined(__aarch64__)
-    static constexpr double kMultiplyAdd = 1, kPlaceMultiplyAdd = 1;
+    static constexpr double kMultiplyAdd = 1, kPlaceMultiplyAdd = 1, kWaits = 8;
 #else
-    static constexpr double kMultiplyAdd = 1.45, kPlaceMultiplyAdd = 0.9;
+    static constexpr double kMultiplyAdd = 1.45, kPlaceMultiplyAdd = 1.3, kWaits = 6;
 #endif
     // What falls onto one pixel of dx is added up register by register, filled or not.
-    static constexpr double kGather = kVectorBytes == 64 ? 6 : 2;
+    static constexpr double kGather = kVectorBytes == 64 ? 3 : 1;
 
     static double registers(double values) {
         return std::ceil(values / static_cast<double>(kLanes<T>));

@@ -237,11 +237,9 @@ struct Direct {
     bool possible() const { return band_size() <= 1 << 16; }
     bool pays() const {
         constexpr int64_t kMostTaps = (1 << 18) / kVectorBytes;  // weights of a register
-        const int64_t pixels = s.out_width / divide_up(s.out_width, kTileRows);
         // Tiles that are pooled have one register of filters: with few rows, two were better.
         const bool pooling = pool == 1 || kTileRows >= 8 || units <= kLanes<T>;
-        return taps <= kMostTaps && s.filters <= 8 * kLanes<T> && pixels >= 4 && possible() &&
-               pooling;
+        return taps <= kMostTaps && s.filters <= 8 * kLanes<T> && possible() && pooling;
     }
 
     // The rows of the picture under rows begin .. end of y, with padding; returns the first one.

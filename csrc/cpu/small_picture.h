@@ -35,7 +35,7 @@ class SmallPicture {
 
     // Sums are taken up and put back for each tap, whose channels are to outweigh that.
     bool pays() const {
-        constexpr int64_t kLeastChannels = 48, kMostPixels = 64;
+        constexpr int64_t kLeastChannels = 32, kMostPixels = 32;
         static_assert(kMostPixels <= kMostRows, "a sample is never cut");
         constexpr double kMostShare = 0.75;
         return s_.groups == 1 && s_.channels >= kLeastChannels && pixels_ <= kMostPixels &&
