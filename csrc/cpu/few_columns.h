@@ -136,8 +136,7 @@ static void multiply_as_it_lies(const Context& context, int64_t rows, int64_t de
         });
 }
 
-// ---- more rows: the kernel turned
-// ------------------------------------------------------------------
+// ---- more rows: the kernel turned ---------------------------------------------------------------
 
 template <class T, int U>
 static void turn_group(const T* kernel, int64_t depth, T* turned) {
