@@ -183,8 +183,7 @@ void DepthwiseWindow<T>::run(const Context& context, int64_t n, const T* x, cons
                 count = std::min<int64_t>(kWindowRows, last - oh);
                 const int64_t met = count + kWindow - 1;
                 rows.bring(oh, oh + met);
-                // The row and column of the first outputs, and the rows that they
-                // meet.
+                // The row and column of the first outputs, and the rows that they meet.
                 const int64_t row = kTurned ? oh + count - 1 : oh;
                 const int64_t column = kTurned ? left + columns - 1 : left;
                 const T* lines[kWindowRows + kWindow - 1];
