@@ -71,8 +71,6 @@ class Known:
         self.multiply_add, self.place_multiply_add, self.least_waits = (
             fused if is_fused else (plain, plain_places, plain_waits)
         )
-        widest, others = numbers("kGather = kVectorBytes == 64 ? # : #;")
-        self.gather = widest if isa == "avx512" else others
 
     def registers(self, values: int) -> int:
         return -(-values // LANES[self.isa])
@@ -128,7 +126,7 @@ class Known:
     @property
     def plane_products(self) -> float:
         taps = self.window * self.inputs
-        return taps * self.units * self.registers(self.made * self.plane_width) / self.made**2
+        return taps * self.units * self.plane_width / (self.made * LANES[self.isa])
 
     @property
     def plane_rows(self) -> float:
@@ -248,15 +246,11 @@ FORMS = (
     Form(
         ("product",),
         (BACKWARD_INPUT,),
-        "return across * (",
+        "return ",
         (
             (
-                "kMultiplyAdd * rows * registers(kernel_width * channels_)",
+                "across * kMultiplyAdd * rows * registers(kernel_width * channels_)",
                 lambda k: k.across * k.gradient_products,
-            ),
-            (
-                "kGather * kernel_width * registers(channels_))",
-                lambda k: k.across * k.gather * k.kernel * k.registers(k.channels),
             ),
             ("# * kernel_rows(s_.width)", lambda k: k.kernel / k.made),
             PIXEL,
@@ -272,12 +266,7 @@ FORMS = (
                 "# * kPlaceMultiplyAdd * weights",
                 lambda k: k.taps_met * k.place_multiply_add * k.weights,
             ),
-            ("# * channels)", lambda k: k.taps_met * k.inputs),
-            # Here and below, the batch that was measured stands in the place of kSamples.
-            (
-                "# * weights * window / (kSamples * made)",
-                lambda k: k.weights * k.window / (k.shape.batch * k.made**2),
-            ),
+            ("channels)", lambda k: k.taps_met * k.inputs),
             PIXEL,
         ),
         " of small pictures",
@@ -294,7 +283,6 @@ FORMS = (
                 lambda k: k.kernel * k.registers(k.kernel * k.channels),
             ),
             ("# * kernel_rows(s_.out_width)", lambda k: k.kernel / k.made),
-            PIXEL,
         ),
     ),
     Form(
@@ -307,7 +295,6 @@ FORMS = (
                 lambda k: k.rows_met * k.waits,
             ),
             PIXEL,
-            ("# / pixels(WinogradPass::kForward)", lambda k: 1 / k.made**2),
         ),
     ),
     Form(
@@ -317,8 +304,11 @@ FORMS = (
         (
             ("# * kMultiplyAdd * products", lambda k: k.multiply_add * k.plane_products),
             ("# * rows", lambda k: k.plane_rows),
+            (
+                "# * static_cast<double>(planes.planes())",
+                lambda k: k.inputs * k.shape.stride**2,
+            ),
             PIXEL,
-            ("# / made", lambda k: 1 / k.made**2),
         ),
     ),
     Form(
@@ -338,7 +328,7 @@ FORMS = (
         "return ",
         (
             (
-                "each * (# * kPlaceMultiplyAdd * weights",
+                "each * (kPlaceMultiplyAdd * weights",
                 lambda k: k.winograd_products * k.place_multiply_add * k.weights,
             ),
             (
@@ -346,6 +336,7 @@ FORMS = (
                 lambda k: k.winograd_products * (k.transformed(k.inputs) + k.transformed(k.units)),
             ),
             (
+                # The batch that was measured stands in the place of `samples`.
                 "# * weights * side * side / (samples * pixels(pass))",
                 lambda k: k.weights * (k.outputs + k.kernel - 1) ** 2 / (k.shape.batch * k.made**2),
             ),

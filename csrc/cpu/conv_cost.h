@@ -5,7 +5,7 @@
 // does for every pixel whatever the channels. The factors are least squares, of relative errors,
 // over the times of 751 shapes on AVX-512, AVX2 and SSE2, those of bench/choice_cases.py. They
 // differ so little among instruction sets that one set of factors serves all: on those shapes, to
-// go by them takes 0 to 2 % longer than to go by the times themselves, and 0 to 7 % for pictures
+// go by them takes 0 to 2 % longer than to go by the times themselves, and 0 to 5 % for pictures
 // less than 7 pixels wide. bench/bench_choice.py measures and fits anew; bench/conv_costs.py has
 // the sums as written here.
 #pragma once
@@ -47,8 +47,8 @@ class ConvCost {
         if (pass == WinogradPass::kForward) {
             if (plain) return 1.0 * products + 14;
             if (const SmallPicture<T> small(s_); small.pays()) return met(s_, small);
-            return rows_met() * (1.07 * products + 0.53 * window_ * channels_) +
-                   92 * kernel_rows(s_.out_width) + 60;
+            return rows_met() * (1.1 * products + 0.5 * window_ * channels_) +
+                   90 * kernel_rows(s_.out_width) + 60;
         }
         if (pass == WinogradPass::kBackwardInput) {
             if (s_.stride_height * s_.stride_width == 1) {
@@ -58,14 +58,13 @@ class ConvCost {
             const double rows = static_cast<double>(s_.kernel_height) * filters_ /
                                 static_cast<double>(s_.stride_height);
             const double across = static_cast<double>(s_.out_width) / static_cast<double>(s_.width);
-            return across * (kMultiplyAdd * rows * registers(kernel_width * channels_) +
-                             kGather * kernel_width * registers(channels_)) +
-                   62 * kernel_rows(s_.width) + 39;
+            return across * kMultiplyAdd * rows * registers(kernel_width * channels_) +
+                   60 * kernel_rows(s_.width) + 40;
         }
         const double turned = 1.2 * kMultiplyAdd * filters_ * registers(window_ * channels_);
-        return 1.17 * std::min(products, turned) +
-               6.2 * static_cast<double>(s_.kernel_height) * registers(kernel_width * channels_) +
-               120 * kernel_rows(s_.out_width) + 7;
+        return 1.2 * std::min(products, turned) +
+               6 * static_cast<double>(s_.kernel_height) * registers(kernel_width * channels_) +
+               120 * kernel_rows(s_.out_width);
     }
 
     // Windows that are multiplied where they lie (conv_direct.h), two registers of filters at a
@@ -78,21 +77,23 @@ class ConvCost {
         return rows_met() * window_ * channels_ *
                    (both * std::max(2 * kMultiplyAdd, waits) +
                     one * std::max(kMultiplyAdd, waits)) +
-               15.5 + 290 / pixels(WinogradPass::kForward);
+               16;
     }
 
-    // Pixels in the lanes (conv_planes.h), whole registers of them, and the rows of the planes; of
-    // dx, planes are those of the mirrored convolution.
+    // Pixels in the lanes (conv_planes.h), and filling the planes row by row; of dx, planes are
+    // those of the mirrored convolution.
     double planes(WinogradPass pass, const Planes<T>& planes) const {
         const double made = pixels(pass);
-        const double lanes = registers(static_cast<double>(planes.s.out_height * planes.width));
-        const double products = static_cast<double>(planes.taps * planes.units) * lanes / made;
+        const double products = static_cast<double>(planes.taps * planes.units) *
+                                static_cast<double>(planes.width) /
+                                static_cast<double>(planes.s.out_width * kLanes<T>);
         const double rows = static_cast<double>(planes.bands * planes.planes()) *
                             static_cast<double>(planes.plane_size / planes.width) / made;
         if (pass == WinogradPass::kBackwardKernel) {
-            return 1.22 * products + 70 * rows + 14 + 670 / made;
+            return 1.2 * products + 70 * rows + 14 + 700 / made;
         }
-        return 1.12 * kMultiplyAdd * products + 37 * rows + 9.8 + 320 / made;
+        return 1.1 * kMultiplyAdd * products + 30 * rows +
+               2 * static_cast<double>(planes.planes()) + 10;
     }
 
     // Winograd's method in windows of outputs x outputs; those at the border count whole. Its
@@ -102,9 +103,9 @@ class ConvCost {
         const double inputs = back ? filters_ : channels_, units = back ? channels_ : filters_;
         const double each = winograd_products(pass, outputs), weights = inputs * registers(units);
         const double side = static_cast<double>(outputs + s_.kernel_height - 1);
-        return each * (1.02 * kPlaceMultiplyAdd * weights +
-                       8.3 * (transformed(inputs) + transformed(units))) +
-               8.6 * weights * side * side / (samples * pixels(pass)) + 25;
+        return each *
+                   (kPlaceMultiplyAdd * weights + 8 * (transformed(inputs) + transformed(units))) +
+               8 * weights * side * side / (samples * pixels(pass)) + 25;
     }
 
     // Its products for a channel and a filter, where sums have kernel_height * kernel_width.
@@ -117,14 +118,12 @@ class ConvCost {
     }
 
  private:
-    // A product for each tap (small_picture.h), for which all weights are fetched.
+    // A product for each tap (small_picture.h).
     static double met(const Conv2d& s, const SmallPicture<T>& small) {
         const double channels = static_cast<double>(s.channels);
         const double weights = channels * registers(static_cast<double>(s.filters));
         const double window = static_cast<double>(s.kernel_height * s.kernel_width);
-        const double made = static_cast<double>(s.out_height * s.out_width);
-        return small.share() * window * (1.2 * kPlaceMultiplyAdd * weights + 1.0 * channels) +
-               5 * weights * window / (kSamples * made) + 85;
+        return small.share() * window * (1.2 * kPlaceMultiplyAdd * weights + channels) + 300;
     }
 
     // Of what is made; at least one.
@@ -155,8 +154,6 @@ class ConvCost {
 #else
     static constexpr double kMultiplyAdd = 1.45, kPlaceMultiplyAdd = 1.3, kWaits = 6;
 #endif
-    // What falls onto one pixel of dx is added up register by register, filled or not.
-    static constexpr double kGather = kVectorBytes == 64 ? 3 : 1;
 
     static double registers(double values) {
         return std::ceil(values / static_cast<double>(kLanes<T>));
